@@ -1,0 +1,282 @@
+"""What a training step costs beside the bare work in it, what the caches save, and how much memory the reference takes.
+
+    python scripts/bench_training.py --model mini-sd --batch_size 8 --json bench.json
+    python scripts/bench_training.py --model sd15-shape --batch_size 1 --repeats 5
+
+Three measurements of LoRA Diffusion-DPO, each paired (one of each in turn) and given as medians:
+
+    step_over_bare_unet   a step of ours, from the data loader to the written line of metrics, over the same UNet
+                          forwards (reference included), backward and optimizer step on tensors ready in memory
+    cached_over_online    pairs a second from cached latents and text over the same with VAE and text encoder in
+                          the step
+    memory_dpo_over_sft   peak memory of a step over that of plain LoRA tuning on the same number of pictures, each
+                          in a process of its own (the accelerator's memory, or the process's on a CPU)
+
+`mini-sd` is the packaged model; `mini-shape` and `sd15-shape` are random weights of the size of mini-SD and of SD1.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "mini-shape": {
+        "unet": {
+            "sample_size": 8,
+            "cross_attention_dim": 128,
+            "block_out_channels": (96, 160),
+            "layers_per_block": 1,
+            "attention_head_dim": 4,
+            "norm_num_groups": 16,
+            "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+            "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+        },
+        "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+        "vae": {"block_out_channels": (16, 32, 64, 64), "layers_per_block": 1, "norm_num_groups": 16},
+    },
+    "sd15-shape": {
+        "unet": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        "vae": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    },
+}
+
+
+def build_model(name: str) -> Any:
+    """The packaged model, or random weights of a known size."""
+    from t2ialign.models.diffusion import DiffusionModel
+    from t2ialign.models.loading import load_model
+
+    if name not in SHAPES:
+        return load_model(name)
+    return DiffusionModel.from_pipeline(random_pipeline(**SHAPES[name]), name)
+
+
+def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, Any]) -> Any:
+    """A StableDiffusionPipeline of the given size."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from helpers.tiny import tiny_scheduler, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        **vae,
+    )
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **text)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**unet),
+        scheduler=tiny_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def prepare(arguments: argparse.Namespace, folder: Path, cached: bool) -> tuple[Any, Any, Iterator[Any], Any]:
+    """A run of ours on random pictures, its batches, and its log."""
+    from helpers.pairs import colour_pairs
+    from t2ialign.engine.loop import loader_of, make_schedule
+    from t2ialign.engine.metrics import MetricsLog
+    from t2ialign.engine.processes import make_accelerator
+    from t2ialign.engine.run import Run
+    from t2ialign.objectives import dpo
+    from t2ialign.trainers.defaults import resolve
+    from t2ialign.trainers.dpo_config import DPOConfig
+    from t2ialign.trainers.preference import PreferenceTask
+
+    model = build_model(arguments.model)
+    config = DPOConfig(
+        output_dir=folder,
+        model=arguments.model,
+        pairs="random",
+        steps=100_000,
+        batch_size=arguments.batch_size,
+        gradient_accumulation_steps=1,
+        mixed_precision=arguments.mixed_precision,
+        gradient_checkpointing=False,
+        cache_latents=cached,
+        cache_text=cached,
+    )
+    accelerator = make_accelerator(config)
+    model.to(accelerator.device)
+    config = resolve(config, family=model.family, resolution=model.resolution)
+    pairs = colour_pairs(folder / "pairs", 2 * arguments.batch_size, sizes=((model.resolution,) * 2,) * 2)
+    task = PreferenceTask(model, pairs, dpo(5000), config, accelerator.autocast)
+    schedule = make_schedule(task, config, accelerator)
+    task.setup(accelerator.device, schedule, lambda: False)
+    run = Run(task, config, schedule, accelerator)
+    batches = iter(loader_of(task, config, schedule, 0))
+    return run, task, batches, MetricsLog(folder / "metrics.jsonl", accelerator)
+
+
+def our_step(run: Any, batches: Iterator[Any], log: Any) -> Callable[[], None]:
+    """A step of the engine, metrics included."""
+
+    def step() -> None:
+        figures, _ = run.advance(batches, lambda: False)
+        log.write(run.step, figures)
+
+    return step
+
+
+def bare_step(run: Any, task: Any, batch: Any, with_reference: bool = True) -> Callable[[], None]:
+    """The UNet's work of one step, on tensors ready in memory; without the reference it is plain LoRA tuning."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn.functional import logsigmoid
+
+    batch = batch.to(task.model.device)
+    latents, conditioning = task.encode(batch), task.condition(batch)
+    timesteps, noise = batch.timesteps.repeat(2), batch.noise.repeat(2, 1, 1, 1)
+    noisy = task.model.add_noise(latents, noise, timesteps).to(task.model.dtype)
+    text = conditioning.hidden.to(task.model.dtype)
+    unet, optimizer, pairs = run.module, run.optimizer, len(batch)
+    layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+
+    def errors() -> torch.Tensor:
+        predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
+        return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+
+    def step() -> None:
+        policy = errors()
+        loss = policy.mean()
+        if with_reference:
+            with torch.no_grad():
+                for layer in layers:
+                    layer._disable_adapters = True
+                held = errors()
+                for layer in layers:
+                    layer._disable_adapters = False
+            gap = held - policy
+            loss = -logsigmoid(2500 * (gap[:pairs] - gap[pairs:])).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds of one call, the accelerator's work included."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def paired(one: Callable[[], None], other: Callable[[], None], repeats: int) -> dict[str, Any]:
+    """Time two pieces of work in turn, changing which comes first; the ratio is of one over the other."""
+    one(), other()
+    seconds: list[tuple[float, float]] = []
+    for turn in range(repeats):
+        if turn % 2:
+            second = timed(other)
+            seconds.append((timed(one), second))
+        else:
+            first = timed(one)
+            seconds.append((first, timed(other)))
+    ratios = sorted(mine / theirs for mine, theirs in seconds)
+    return {
+        "median": statistics.median(ratios),
+        "low": ratios[len(ratios) // 4],
+        "high": ratios[(3 * len(ratios)) // 4],
+        "n": repeats,
+        "seconds": [statistics.median(column) for column in zip(*seconds, strict=True)],
+    }
+
+
+def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both ratios of time."""
+    with tempfile.TemporaryDirectory() as name:
+        run, task, batches, log = prepare(arguments, Path(name) / "cached", cached=True)
+        bare = bare_step(run, task, next(batches))
+        report = {"step_over_bare_unet": paired(our_step(run, batches, log), bare, arguments.repeats)}
+        if arguments.caches:
+            other, _, online, other_log = prepare(arguments, Path(name) / "online", cached=False)
+            slower = our_step(other, online, other_log)
+            report["cached_over_online"] = paired(slower, our_step(run, batches, log), arguments.repeats)
+            other_log.close()
+        log.close()
+    return report
+
+
+def measure_memory(arguments: argparse.Namespace) -> int:
+    """Peak bytes of two bare steps in this process, with or without the reference."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as name:
+        run, task, batches, log = prepare(arguments, Path(name), cached=True)
+        step = bare_step(run, task, next(batches), with_reference=arguments.memory_of == "dpo")
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        step(), step()
+        log.close()
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def compare_memory() -> dict[str, Any]:
+    """Peak memory of DPO over that of plain tuning, each in its own process."""
+    peaks = {}
+    for kind in ("dpo", "sft"):
+        command = [sys.executable, __file__, *sys.argv[1:], "--memory_of", kind]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[kind] = int(done.stdout.strip().splitlines()[-1])
+    return {"ratio": peaks["dpo"] / peaks["sft"], "bytes": peaks}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini-sd", help="mini-sd, mini-shape, sd15-shape, or a model's folder")
+    parser.add_argument("--batch_size", type=int, default=8, help="pairs")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--mixed_precision", default="auto")
+    parser.add_argument("--caches", action=argparse.BooleanOptionalAction, default=True, help="measure what they save")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory")
+    parser.add_argument("--memory_of", choices=("dpo", "sft"), help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="also write the report here")
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print(measure_memory(arguments))
+        return
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    report: dict[str, Any] = {"model": arguments.model, "batch_size": arguments.batch_size, "device": device}
+    report |= {"torch": torch.__version__, "threads": torch.get_num_threads(), **measure_speed(arguments)}
+    if arguments.memory:
+        report["memory_dpo_over_sft"] = compare_memory()
+    text = json.dumps(report, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Align text-to-image diffusion models with human preferences.
+
+Fine-tune from preference pairs, generate image sets, score them, and compare them with confidence
+intervals; as commands (`t2ialign --help`) and from Python:
+
+    from t2ialign import DiffusionDPOTrainer, DPOConfig
+
+The names below are imported when they are first used, so `import t2ialign` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from t2ialign.config import load as load_config
+    from t2ialign.data.image_sets import ImageSet
+    from t2ialign.data.pairs import PairDataset, load_pairs, write_pairs
+    from t2ialign.data.prompts import read_prompts
+    from t2ialign.eval.compare import compare_sets
+    from t2ialign.generation.grid import make_grid
+    from t2ialign.generation.options import GenerateOptions
+    from t2ialign.generation.run import generate
+    from t2ialign.generation.sampler import generate_images
+    from t2ialign.models.export import export_kohya
+    from t2ialign.models.loading import load_model
+    from t2ialign.reward_models.clipscore import ClipScore
+    from t2ialign.reward_models.oracle import OracleScorer
+    from t2ialign.reward_models.registry import load_scorer
+    from t2ialign.reward_models.scoring import score_set
+    from t2ialign.trainers.dpo import DiffusionDPOTrainer
+    from t2ialign.trainers.dpo_config import DPOConfig
+
+_EXPORTS = {
+    "ClipScore": "t2ialign.reward_models.clipscore",
+    "DPOConfig": "t2ialign.trainers.dpo_config",
+    "DiffusionDPOTrainer": "t2ialign.trainers.dpo",
+    "GenerateOptions": "t2ialign.generation.options",
+    "ImageSet": "t2ialign.data.image_sets",
+    "OracleScorer": "t2ialign.reward_models.oracle",
+    "PairDataset": "t2ialign.data.pairs",
+    "compare_sets": "t2ialign.eval.compare",
+    "export_kohya": "t2ialign.models.export",
+    "generate": "t2ialign.generation.run",
+    "generate_images": "t2ialign.generation.sampler",
+    "load_config": "t2ialign.config:load",
+    "load_model": "t2ialign.models.loading",
+    "load_pairs": "t2ialign.data.pairs",
+    "load_scorer": "t2ialign.reward_models.registry",
+    "make_grid": "t2ialign.generation.grid",
+    "read_prompts": "t2ialign.data.prompts",
+    "score_set": "t2ialign.reward_models.scoring",
+    "write_pairs": "t2ialign.data.pairs",
+}
+
+__all__ = [
+    "ClipScore",
+    "DPOConfig",
+    "DiffusionDPOTrainer",
+    "GenerateOptions",
+    "ImageSet",
+    "OracleScorer",
+    "PairDataset",
+    "__version__",
+    "compare_sets",
+    "export_kohya",
+    "generate",
+    "generate_images",
+    "load_config",
+    "load_model",
+    "load_pairs",
+    "load_scorer",
+    "make_grid",
+    "read_prompts",
+    "score_set",
+    "write_pairs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an exported name when it is first asked for (PEP 562)."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 't2ialign' has no attribute {name!r}")
+    module, _, attribute = _EXPORTS[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the exported names beside what is loaded."""
+    return sorted({*globals(), *_EXPORTS})

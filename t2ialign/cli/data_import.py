@@ -1,0 +1,69 @@
+"""`t2ialign data import`: preference pairs of another form, brought into ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from t2ialign.cli.output import say
+from t2ialign.config import REQUIRED, option
+from t2ialign.errors import ConfigError
+
+DESCRIPTION = "Bring preference pairs of another form into a folder of pairs that `t2ialign train` reads."
+
+EXAMPLES = """examples:
+  t2ialign data import folders my_pictures --output_dir my_pairs
+  t2ialign data import trl my_trl_set --output_dir my_pairs
+  t2ialign data import pickapic yuvalkirstain/pickapic_v2 --output_dir my_pairs --limit 20000 --ties keep
+"""
+
+FORMATS = ("folders", "trl", "pickapic")
+
+
+@dataclass
+class Options:
+    """What to import, from where, and where to."""
+
+    format: str = option(REQUIRED, "How the source is laid out.", positional=True, choices=FORMATS)
+    source: str = option(REQUIRED, "A folder or a hub dataset id.", positional=True)
+    output_dir: Path = option(REQUIRED, "Folder of the pairs to write; splits can be added to it.")
+    split: str = option("train", "Which split to read, and the name to write it under.")
+    revision: str | None = option(None, "Branch, tag or commit of a hub dataset.")
+    ties: str = option("drop", "Leave ties out, or write them with preference_prob 0.5.", choices=("drop", "keep"))
+    limit: int | None = option(None, "Stop after so many pairs.")
+    unsafe_words: Path | None = option(
+        None, "File with a word or phrase a line; pairs whose prompt holds one are left out."
+    )
+    unsafe_column: str | None = option(
+        None, "Column of the source; pairs where it is true, above 0.5, or empty are left out."
+    )
+    verify: bool = option(False, "Decode every picture in full and leave out pairs where one is damaged.")
+    overwrite: bool = option(False, "Replace the split if it is there.")
+
+    def __post_init__(self) -> None:
+        """Refuse a limit below one."""
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit is {self.limit}; it must be at least 1")
+
+
+def run(options: Options) -> int:
+    """Import and say what came over and what did not."""
+    from t2ialign.data.importers import import_pairs
+
+    ties: Literal["drop", "keep"] = "keep" if options.ties == "keep" else "drop"
+    summary = import_pairs(
+        options.format,
+        options.source,
+        options.output_dir,
+        split=options.split,
+        revision=options.revision,
+        ties=ties,
+        limit=options.limit,
+        unsafe_words=options.unsafe_words,
+        unsafe_column=options.unsafe_column,
+        verify=options.verify,
+        overwrite=options.overwrite,
+    )
+    say(*summary.lines())
+    return 0

@@ -1,0 +1,107 @@
+"""`t2ialign train ALGO`: hands the options of an algorithm to its trainer."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from t2ialign.cli.output import figures, quiet_libraries, say
+from t2ialign.config import nearest, parse_arguments
+from t2ialign.errors import ConfigError
+from t2ialign.trainers.registry import ALGORITHMS, Algorithm
+
+EXAMPLES = """examples:
+  t2ialign train {name} --model mini-sd --pairs mini-pairs --output_dir runs/first --steps 200
+  t2ialign train {name} --config trainers/{name}/sd15.yaml --pairs my_pairs --output_dir runs/mine
+  t2ialign train {name} --config runs/mine/config.yaml --output_dir runs/mine --resume latest
+  accelerate launch -m t2ialign train {name} --config trainers/{name}/sdxl.yaml --pairs my_pairs --output_dir runs/xl
+"""
+
+SHOWN = (
+    "status",
+    "signal",
+    "steps",
+    "skipped_steps",
+    "model.family",
+    "model.trainable_parameters",
+    "pairs.count",
+    "captions_cut",
+    "seconds",
+    "pairs_per_second",
+    "first.loss",
+    "last.loss",
+    "last.implicit_accuracy",
+    "last.margin",
+    "final",
+    "pushed_to",
+)
+"""What of a report is shown, dotted; the rest stands in report.json."""
+
+
+def main(words: list[str]) -> int:
+    """Train with the algorithm that the first word names, or list the algorithms."""
+    if not words or words[0] in ("-h", "--help"):
+        say(overview())
+        return 0
+    algorithm = choose(words[0])
+    name = algorithm.name
+    config = parse_arguments(
+        load_object(algorithm.config),
+        words[1:],
+        f"t2ialign train {name}",
+        algorithm.help,
+        epilog=EXAMPLES.format(name=name),
+    )
+    quiet_libraries()
+    report = load_object(algorithm.train)(config)
+    say(*summary(report))
+    return exit_code(report)
+
+
+def exit_code(report: Mapping[str, Any]) -> int:
+    """Return 0, or for a run that a signal stopped what shells expect: 128 and the signal's number."""
+    name = report.get("signal")
+    return 0 if name is None else 128 + signal.Signals[name].value
+
+
+def choose(name: str) -> Algorithm:
+    """Look an algorithm up.
+
+    Raises:
+        ConfigError: If there is none of that name; the message names the nearest.
+    """
+    if name.startswith("-"):
+        raise ConfigError(f"the algorithm comes before the options: t2ialign train {'|'.join(ALGORITHMS)} {name} ...")
+    if name not in ALGORITHMS:
+        raise ConfigError(f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def load_object(path: str) -> Any:
+    """Import what a dotted path names, the last part being an attribute of a module."""
+    module, _, attribute = path.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def overview() -> str:
+    """List the algorithms."""
+    width = max(len(name) for name in ALGORITHMS) + 2
+    lines = ["usage: t2ialign train ALGO --model M --pairs P --output_dir RUN [--option value ...]", "", "algorithms:"]
+    lines += [f"  {name:<{width}}{algorithm.help}" for name, algorithm in ALGORITHMS.items()]
+    return "\n".join([*lines, "", "t2ialign train ALGO --help shows an algorithm's options"])
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """Choose what of a report is worth a line: of a run what `SHOWN` names, of an estimate everything."""
+    flat = dict(_flattened(report))
+    return figures(flat, SHOWN if "status" in report else None)
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

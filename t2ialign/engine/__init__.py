@@ -1,0 +1,1 @@
+"""The one training loop: law of randomness, checkpoints, metrics, processes. It knows no algorithm."""

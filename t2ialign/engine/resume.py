@@ -1,0 +1,86 @@
+"""Whether a run may go on: into which folder it writes, and whether its options are those of the checkpoint.
+
+Resume is asked for, never assumed. A run goes on under the options it was begun with; what does not change the
+weights may differ, and a step may be split otherwise into batches and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from t2ialign.engine.checkpoints import Checkpoint
+from t2ialign.errors import ConfigError
+
+FREE = frozenset(
+    {
+        "output_dir",
+        "resume",
+        "workers",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "sample_every",
+        "sample_prompts",
+        "tracker",
+        "push_to_hub",
+        "max_bad_steps",
+        "estimate",
+        "cache_latents",
+        "cache_text",
+        "batch_size",
+        "gradient_accumulation_steps",
+    }
+)
+"""Options that may differ on resume; the product of batch size, accumulation and processes is compared on its own."""
+
+_STEADY = ("constant", "constant_with_warmup")
+
+
+def check_output(output_dir: Path, resume: str | None) -> None:
+    """Refuse to mix two runs in one folder.
+
+    Raises:
+        ConfigError: if the folder holds something and `resume` is None.
+    """
+    if resume is None and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ConfigError(
+            f"output_dir {output_dir} is not empty; give --resume latest to continue that run, or another folder"
+        )
+
+
+def check_config(checkpoint: Checkpoint, options: Mapping[str, Any]) -> None:
+    """Refuse to go on under other options than the checkpoint's.
+
+    Args:
+        checkpoint: To go on from.
+        options: The run's, as `flatten` gives them.
+
+    Raises:
+        ConfigError: showing each difference.
+    """
+    free = set(FREE)
+    if options.get("lr_scheduler") in _STEADY:
+        free.add("steps")
+    found = [
+        f"  {name}: {checkpoint.config.get(name)!r} then, {options.get(name)!r} now"
+        for name in sorted({*checkpoint.config, *options} - free)
+        if checkpoint.config.get(name) != options.get(name)
+    ]
+    if found:
+        raise ConfigError(
+            "this run began under other options; resume with the same ones, or begin a new run:\n" + "\n".join(found)
+        )
+
+
+def flatten(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options with dotted names and values that JSON keeps as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + name] = [str(item) if isinstance(item, Path) else item for item in value]
+        else:
+            flat[prefix + name] = str(value) if isinstance(value, Path) else value
+    return flat

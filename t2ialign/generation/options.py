@@ -1,0 +1,87 @@
+"""The options of `t2ialign generate`.
+
+Law of this file: no heavy library is imported here, for the command line reads it to print its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2ialign.config import REQUIRED, option
+from t2ialign.errors import ConfigError
+
+SCHEDULERS = ("auto", "pipeline", "ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc")
+"""`auto` is `ddim` for mini-sd and `pipeline`, the model's own scheduler, for everything else."""
+
+
+@dataclass
+class GenerateOptions:
+    """What to generate, with which models, and where to put it.
+
+    With one model (and at most one adapter) `output_dir` is the image set; with several, each gets
+    the folder `output_dir/<label>`. Several adapters go with one model, or one adapter with each
+    model in the order given, where `none` leaves a model as it is.
+    """
+
+    model: list[str] = option(
+        REQUIRED, "mini-sd, a folder, a hub id, a checkpoint file, or a run's final/; repeat it for several models."
+    )
+    prompts: str = option(REQUIRED, "Prompt file: txt (a line a prompt), jsonl, json, csv or tsv.")
+    output_dir: Path = option(REQUIRED, "Folder of the image set; of several sets where there are several models.")
+    adapter: list[str] = option([], "LoRA of a run, RUN/final; repeat it for several, `none` for no adapter.")
+    label: list[str] = option([], "Name of each model in the image set, in the order of the models.")
+    images_per_prompt: int = option(1, "Pictures of each prompt, numbered from 0; each has its own seed.")
+    num_inference_steps: int | None = option(None, "Denoising steps; default 25 for mini-sd, 50 otherwise.")
+    guidance_scale: float | None = option(
+        None, "Classifier-free guidance; default 4 for mini-sd, 5 for SDXL, 7.5 otherwise."
+    )
+    negative_prompt: str = option("", "What the pictures should not show.")
+    scheduler: str = option("auto", "How to denoise; auto is ddim for mini-sd, else the model's.", choices=SCHEDULERS)
+    height: int | None = option(None, "Height in pixels, a multiple of 8; default the model's own.")
+    width: int | None = option(None, "Width in pixels, a multiple of 8; default the model's own.")
+    batch_size: int = option(8, "Pictures made at once; it changes speed and memory, not pictures.")
+    seed: int = option(0, "Seed of the run; with prompt id and sample number it makes the seed of a picture.")
+    limit: int | None = option(None, "Only the first so many prompts.")
+    dtype: str = option(
+        "auto",
+        "Number format; auto is float16 on CUDA, else float32.",
+        choices=("auto", "float32", "float16", "bfloat16"),
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU where there is one.")
+    attention: str = option("auto", "Attention backend.", choices=("auto", "sdpa", "xformers"))
+    revision: str | None = option(None, "Branch, tag or commit of the models on the hub.")
+
+    def __post_init__(self) -> None:
+        """Check ranges and whether models, adapters and labels go together."""
+        for name in ("images_per_prompt", "num_inference_steps", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if self.guidance_scale is not None and self.guidance_scale < 0:
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}; it must be 0 or more (1 or less: no guidance)"
+            )
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and (value < 8 or value % 8):
+                raise ConfigError(f"{name} is {value}; it must be a positive multiple of 8")
+        self._check_variants()
+
+    def _check_variants(self) -> None:
+        if not self.model:
+            raise ConfigError("no model is given; name one with --model")
+        if len(self.model) > 1 and self.adapter and len(self.adapter) != len(self.model):
+            raise ConfigError(
+                f"{len(self.adapter)} adapters for {len(self.model)} models; give one model, or one adapter "
+                "for each model ('none' where a model takes none)"
+            )
+        count = max(len(self.model), len(self.adapter))
+        if self.label and len(self.label) != count:
+            raise ConfigError(f"{len(self.label)} labels for {count} models; give one for each, or none at all")
+        repeated = {label for label in self.label if self.label.count(label) > 1}
+        if repeated:
+            raise ConfigError(f"the label {sorted(repeated)[0]!r} is given twice; labels must differ")
+        for label in self.label:
+            if not label or label in (".", "..") or set(label) & set('/\\:*?"<>|'):
+                raise ConfigError(f"the label {label!r} cannot be a folder's name; use letters, digits, '-', '_', '.'")

@@ -1,0 +1,75 @@
+"""The oracle of the mini-world as a scorer.
+
+Law of this file: it scores prompts of the mini-world and refuses all others by name; how a picture is
+read is `t2ialign.mini.oracle`'s business alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.errors import DataError
+from t2ialign.reward_models.base import check_pairs, to_rgb
+
+if TYPE_CHECKING:
+    import torch
+
+    from t2ialign.reward_models.base import ImageInput
+
+
+class OracleScorer:
+    """Graded prompt following in the mini-world, in [0, 1]; 0 for a picture that cannot be read."""
+
+    name = "oracle"
+    version = "v1"
+    higher_is_better = True
+
+    def score(self, prompts: Sequence[str], images: Sequence[ImageInput]) -> torch.Tensor:
+        """Score aligned pairs; float32 [B] in [0, 1].
+
+        Raises:
+            DataError: If a prompt is outside the mini-world; the message names it.
+        """
+        import torch
+
+        check_pairs(prompts, images)
+        return torch.tensor([self._one(*pair) for pair in zip(prompts, images, strict=True)], dtype=torch.float32)
+
+    def _one(self, prompt: str, image: ImageInput) -> float:
+        from t2ialign.mini import oracle, world
+
+        try:
+            world.parse(prompt)
+        except ValueError as error:
+            raise DataError(
+                f"the oracle cannot judge the prompt {prompt!r}: {error}. It knows the mini-world only; "
+                "score other prompts with clipscore"
+            ) from error
+        return oracle.score(prompt, to_rgb(image))
+
+    def count_truncated(self, prompts: Sequence[str]) -> int:
+        """Return 0: the oracle reads every prompt to its end."""
+        return 0
+
+    def aggregate(self, scores: Sequence[float]) -> float:
+        """Return the mean."""
+        return sum(scores) / len(scores)
+
+    def info(self) -> dict[str, Any]:
+        """Say what is computed, with a digest of the oracle's own code."""
+        from t2ialign.mini import flags, oracle, world
+
+        code = "".join(inspect.getsource(module) for module in (world, flags, oracle))
+        return {
+            "scorer": self.name,
+            "version": self.version,
+            "higher_is_better": self.higher_is_better,
+            "formula": "share of the attributes asked for that are there, times 0.8 + 0.2 * confidence",
+            "range": [0.0, 1.0],
+            "code_sha256": hashlib.sha256(code.encode()).hexdigest(),
+            "preprocessing": {"size": [world.SIZE, world.SIZE], "resample": "box"},
+            "n_truncated": 0,
+        }

@@ -1,0 +1,1 @@
+"""One short file an algorithm, on the engine. A trainer imports no reward model."""

@@ -1,0 +1,126 @@
+"""What an option is where the user gave none: by the model's family and the method, or as a published script has it.
+
+Law of this file: values only, each with its source; it imports nothing heavy. `trainers/dpo/README.md` explains them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from t2ialign.engine.config import known
+from t2ialign.objectives.beta import HALVED, PLAIN, convert_beta
+from t2ialign.trainers.preference_config import PreferenceConfig
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=PreferenceConfig)
+
+# LoRA: diffusers' README for train_diffusion_dpo.py (16 x 2 pairs, rate 1e-5, constant), here with smaller batches.
+_SD_LORA: dict[str, Any] = {
+    "steps": 2000,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 8,
+    "learning_rate": 1e-5,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "optimizer": "adamw",
+    "gradient_checkpointing": False,
+    "caption_dropout": 0.0,
+    "beta": 5000.0,
+}
+
+# Every weight: launchers/sd15.sh of DiffusionDPO, with the 128 pairs a step of DCPO's run of it on one GPU.
+_SD_FULL: dict[str, Any] = {
+    "steps": 2000,
+    "batch_size": 1,
+    "gradient_accumulation_steps": 128,
+    "lr_scheduler": "constant_with_warmup",
+    "lr_warmup_steps": 500,
+    "optimizer": "adamw",
+    "gradient_checkpointing": True,
+    "caption_dropout": 0.2,
+    "beta": 5000.0,
+}
+
+# diffusers' README for train_diffusion_dpo_sdxl.py (8 x 2 pairs), and launchers/sdxl.sh of DiffusionDPO.
+_SDXL_LORA = _SD_LORA | {"batch_size": 1, "gradient_accumulation_steps": 16, "gradient_checkpointing": True}
+_SDXL_FULL = _SD_FULL | {"lr_warmup_steps": 200, "optimizer": "adafactor"}
+
+# mini-SD: chosen on its training pairs alone; docs/results.md says how.
+_MINI_LORA = _SD_LORA | {
+    "steps": 200,
+    "batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 3e-4,
+    "beta": 2000.0,
+}
+_MINI_FULL = _MINI_LORA | {"learning_rate": 2e-5}
+
+_TABLE: dict[tuple[str, str], dict[str, Any]] = {
+    ("sd15", "lora"): _SD_LORA,
+    ("sd15", "full"): _SD_FULL,
+    ("sd2", "lora"): _SD_LORA,
+    ("sd2", "full"): _SD_FULL,
+    ("sdxl", "lora"): _SDXL_LORA,
+    ("sdxl", "full"): _SDXL_FULL,
+    ("mini-sd", "lora"): _MINI_LORA,
+    ("mini-sd", "full"): _MINI_FULL,
+}
+
+_ALWAYS: dict[str, Any] = {"crop": "center", "flip": "none", "time_ids": "real"}
+
+COMPATS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "diffusion_dpo_official": {"caption_dropout": 0.2, "flip": "independent", "crop": "center", "time_ids": "fixed"},
+    "hf_sdxl": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "real"},
+    "hf_sd": {"caption_dropout": 0.0, "flip": "independent", "crop": "center"},
+}
+"""What published scripts do where ours leaves a choice (objectives.md 1.1, 1.5 and 2)."""
+
+RATE_PER_PAIR = 1e-8
+"""Rate of full tuning for each pair of a step: `--learning_rate 1e-8 --scale_lr` in DiffusionDPO's launchers."""
+
+
+def beta_convention(compat: str) -> str:
+    """Return what beta means under `--compat` (see `t2ialign.objectives.beta`)."""
+    return PLAIN if compat == "hf_sd" else HALVED
+
+
+def family_defaults(family: str, method: str) -> dict[str, Any]:
+    """Return the defaults of a family and method; an unknown family is treated as SD1.5."""
+    return dict(_TABLE.get((family, method), _TABLE["sd15", method]))
+
+
+def resolve(config: C, *, family: str, resolution: int, processes: int = 1) -> C:
+    """Return the options with every value known, and log what was filled in.
+
+    Args:
+        config: As the user gave it.
+        family: Of the model: "sd15", "sd2", "sdxl", "mini-sd" or "sd".
+        resolution: The model's own, in pixels.
+        processes: Number of processes; the rate of full tuning grows with the pairs of a step.
+    """
+    compat = getattr(config, "compat", "none")
+    defaults = {**_ALWAYS, **family_defaults(family, config.method), "resolution": resolution, **COMPATS[compat]}
+    defaults["beta"] = convert_beta(defaults["beta"], HALVED, beta_convention(compat))
+    filled = _missing(config, defaults)
+    if config.learning_rate is None and "learning_rate" not in filled:
+        filled["learning_rate"] = RATE_PER_PAIR * _pairs_per_step(replace(config, **filled), processes)
+    lora = replace(config.lora, alpha=float(config.lora.rank)) if config.lora.alpha is None else config.lora
+    if filled:
+        shown = ", ".join(f"{name} {value}" for name, value in sorted(filled.items()))
+        logger.info("defaults for %s with %s: %s", family, config.method, shown)
+    return replace(config, **filled, lora=lora)
+
+
+def _missing(config: PreferenceConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(config)} & defaults.keys()
+    return {name: defaults[name] for name in names if getattr(config, name) is None}
+
+
+def _pairs_per_step(config: PreferenceConfig, processes: int) -> int:
+    batch = known(config.batch_size, "batch_size")
+    return batch * known(config.gradient_accumulation_steps, "gradient_accumulation_steps") * processes

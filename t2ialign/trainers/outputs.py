@@ -1,0 +1,96 @@
+"""What training on pairs leaves behind beside checkpoints: sample pictures, the trained weights, their card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from t2ialign.config import to_dict
+from t2ialign.engine.task import StopRequested
+from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.trainers.preference_config import PreferenceConfig
+
+COLUMNS = 4
+_SHOWN = (
+    "model",
+    "pairs",
+    "method",
+    "lora",
+    "objective",
+    "beta",
+    "compat",
+    "resolution",
+    "steps",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler",
+    "optimizer",
+    "caption_dropout",
+    "ema",
+    "seed",
+)
+
+
+def write_samples(
+    model: DiffusionModel, prompts: Sequence[str], file: Path, *, seed: int, stop: StopRequested
+) -> None:
+    """Draw one picture a prompt into a sheet, four a row; nothing is written once `stop()` is true.
+
+    Args:
+        model: As it is now.
+        prompts: At least one.
+        file: PNG to write.
+        seed: Of the run; a picture's own seed follows from it and the prompt's number.
+        stop: Whether to give up.
+    """
+    from t2ialign.generation.sampler import generate_images
+    from t2ialign.generation.seeds import image_seed
+
+    seeds = [image_seed(seed, f"sample-{number}", 0) for number in range(len(prompts))]
+    pictures = []
+    for picture in generate_images(model, prompts, seeds, batch_size=COLUMNS):
+        if stop():
+            return
+        pictures.append(picture)
+    aside = file.with_name(f".{file.name}")
+    sheet(pictures).save(aside, format="PNG")
+    aside.replace(file)
+
+
+def sheet(pictures: Sequence[Image.Image], columns: int = COLUMNS) -> Image.Image:
+    """Return pictures of one size side by side, `columns` a row."""
+    width, height = pictures[0].size
+    across = min(columns, len(pictures))
+    whole = Image.new("RGB", (across * width, math.ceil(len(pictures) / across) * height), "white")
+    for number, picture in enumerate(pictures):
+        whole.paste(picture, (number % across * width, number // across * height))
+    return whole
+
+
+def write_final(
+    model: DiffusionModel, directory: Path, config: PreferenceConfig, algorithm: str, facts: Mapping[str, Any]
+) -> None:
+    """Write the LoRA, or the whole pipeline, with `t2ialign.json` and a card.
+
+    Args:
+        model: After training; with a moving average, its values are in place.
+        directory: An empty folder.
+        config: Options of the run.
+        algorithm: Its name.
+        facts: Figures of the last step, for the card.
+    """
+    from t2ialign.models.card import write_card
+    from t2ialign.models.lora import save_lora
+    from t2ialign.models.saving import save_pipeline
+
+    save = save_lora if config.method == "lora" else save_pipeline
+    save(model, directory, algorithm=algorithm)
+    options = to_dict(config)
+    summary = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+    settings = {name: options[name] for name in _SHOWN if options.get(name) is not None}
+    write_card(directory, summary=summary, settings=settings, pairs=config.pairs)

@@ -1,0 +1,189 @@
+"""A run on preference pairs from beginning to end: load, fill in defaults, fit, report.
+
+Keys of the report:
+
+    output_dir/report.json
+        algorithm, status ("done" or "stopped"), signal
+        steps, resumed_from, skipped_steps
+        seconds                        of this part of the run, everything included
+        pairs_per_second               of its steps, over all processes
+        peak_memory_bytes              of the accelerator, null on a CPU
+        model {name, family, prediction_type, parameters, trainable_parameters}
+        pairs {name, count, fingerprint, dropped, notices}
+        captions, captions_cut         different captions, and those longer than the text encoder takes
+        cached {latents, text}         what was encoded once
+        processes, mixed_precision, device
+        first, last                    the lines of metrics.jsonl of the first and last step of this part of the run
+        final                          folder of the trained weights, or null
+        versions                       of the packages that matter
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+
+from t2ialign.data.pairs import PairDataset
+from t2ialign.engine.loop import FitResult, fit
+from t2ialign.engine.processes import make_accelerator, weight_dtype
+from t2ialign.engine.resume import check_output
+from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.objectives import Objective
+from t2ialign.trainers.defaults import resolve
+from t2ialign.trainers.preference import PreferenceTask
+from t2ialign.trainers.preference_config import PreferenceConfig
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=PreferenceConfig)
+
+
+class PreferenceTrainer(Generic[C]):
+    """Trains on preference pairs.
+
+    Args:
+        config: Options; those left None are filled for the model's family.
+        model: A loaded model to train in place; by default the one that `config.model` names.
+        pairs: Loaded pairs; by default those that `config.pairs` names.
+
+    Attributes:
+        config: The options with every value known, once `train` or `estimate` was called.
+        model: The model, then trained.
+        task: The task that the engine was given.
+    """
+
+    algorithm: ClassVar[str]
+
+    def __init__(self, config: C, model: DiffusionModel | None = None, pairs: PairDataset | None = None) -> None:
+        self.config = config
+        self.model = model
+        self.pairs = pairs
+        self.task: PreferenceTask | None = None
+
+    def objective(self) -> Objective:
+        """Return the algorithm's loss from the resolved options."""
+        raise NotImplementedError
+
+    def train(self) -> dict[str, Any]:
+        """Train, and return what `report.json` holds; with `config.estimate`, only measure.
+
+        Raises:
+            T2IAlignError: whatever a user can mend: options, pairs, model, folder, steps that are not finite.
+        """
+        if self.config.estimate:
+            return self.estimate()
+        check_output(Path(self.config.output_dir), self.config.resume)
+        accelerator = make_accelerator(self.config)
+        task = self._prepare(accelerator)
+        result = fit(task, self.config, accelerator)
+        report = self._report(task, accelerator, result)
+        if accelerator.is_main_process:
+            write_json(Path(self.config.output_dir) / "report.json", report)
+            if result.status == "done" and self.config.push_to_hub is not None:
+                from t2ialign.models.hub import push
+
+                report["pushed_to"] = str(push(Path(self.config.output_dir) / "final", self.config.push_to_hub))
+        return report
+
+    def estimate(self) -> dict[str, Any]:
+        """Measure parameters, memory and time on a dry step, and write nothing."""
+        from t2ialign.trainers.estimate import estimate
+
+        accelerator = make_accelerator(self.config)
+        return estimate(self._prepare(accelerator), self.config, accelerator)
+
+    def _prepare(self, accelerator: Accelerator) -> PreferenceTask:
+        model = self._load_model(accelerator)
+        pairs = self._load_pairs()
+        self.config = resolve(
+            self.config,
+            family=model.family,
+            resolution=model.default_resolution,
+            processes=accelerator.num_processes,
+        )
+        task = PreferenceTask(model, pairs, self.objective(), self.config, accelerator.autocast)
+        task.algorithm = self.algorithm
+        self.model, self.pairs, self.task = model, pairs, task
+        return task
+
+    def _load_model(self, accelerator: Accelerator) -> DiffusionModel:
+        from t2ialign.models.loading import load_model
+
+        small = weight_dtype(accelerator)
+        kept = torch.float32 if self.config.method == "full" else small
+        model = self.model
+        if model is None:
+            model = load_model(
+                self.config.model,
+                dtype=kept,
+                device=accelerator.device,
+                revision=self.config.revision,
+                attention=self.config.attention,
+            )
+        for part in (*model.text_encoders, model.vae):
+            part.to(accelerator.device)
+            if part.dtype != small:
+                part.to(small)
+        model.unet.to(accelerator.device)
+        return model
+
+    def _load_pairs(self) -> PairDataset:
+        from t2ialign.data.pairs import load_pairs
+
+        if self.pairs is not None:
+            return self.pairs
+        return load_pairs(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
+
+    def _report(self, task: PreferenceTask, accelerator: Accelerator, result: FitResult) -> dict[str, Any]:
+        from t2ialign.models.record import package_versions
+
+        model, pairs = task.model, task.examples.pairs
+        facts = asdict(result)
+        per_second = facts.pop("steps_per_second")
+        batch = (self.config.batch_size or 1) * (self.config.gradient_accumulation_steps or 1)
+        return {
+            "algorithm": self.algorithm,
+            **facts,
+            "pairs_per_second": None if per_second is None else per_second * batch * accelerator.num_processes,
+            "model": {
+                "name": self.config.model,
+                "family": model.family,
+                "prediction_type": model.prediction_type,
+                **count_parameters(task),
+            },
+            "pairs": {
+                "name": self.config.pairs,
+                "count": len(pairs),
+                "fingerprint": pairs.fingerprint,
+                "dropped": dict(pairs.dropped),
+                "notices": dict(pairs.notices),
+            },
+            **task.notes,
+            "cached": {"latents": task.examples.latents is not None, "text": task.examples.texts is not None},
+            "processes": accelerator.num_processes,
+            "mixed_precision": accelerator.mixed_precision,
+            "device": str(accelerator.device),
+            "final": str(Path(self.config.output_dir) / "final") if result.status == "done" else None,
+            "versions": package_versions(),
+        }
+
+
+def count_parameters(task: PreferenceTask) -> dict[str, int]:
+    """Return how many numbers the UNet has, its LoRA included, and how many of them are trained."""
+    parameters = list(task.module.parameters())
+    trained = sum(part.numel() for part in parameters if part.requires_grad)
+    return {"parameters": sum(part.numel() for part in parameters), "trainable_parameters": trained}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file at once or not at all."""
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(aside, path)

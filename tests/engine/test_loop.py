@@ -1,0 +1,209 @@
+"""The loop on a task without pictures: order, resume, guard, signals, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.toy_task import ToyTask, toy_config
+from t2ialign.engine.checkpoints import list_checkpoints, read_checkpoint
+from t2ialign.engine.config import TrainConfig
+from t2ialign.engine.loop import FitResult, fit
+from t2ialign.engine.metrics import read_metrics
+from t2ialign.engine.processes import make_accelerator
+from t2ialign.errors import ConfigError, DataError, T2IAlignError
+
+TIMINGS = {"pairs_per_second"}
+
+
+def run(task: ToyTask, config: TrainConfig) -> FitResult:
+    return fit(task, config, make_accelerator(config))
+
+
+def weights(task: ToyTask) -> torch.Tensor:
+    return torch.cat([part.detach().flatten() for part in task.network.parameters()])
+
+
+def figures(output: Path) -> list[dict[str, Any]]:
+    lines = read_metrics(output / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
+
+
+def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    result = run(ToyTask(), toy_config(output, sample_every=3))
+    assert (result.status, result.steps, result.signal, result.skipped_steps) == ("done", 6, None, 0)
+    lines = read_metrics(output / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "margin", "margin_p05", "margin_p95", "grad_norm", "learning_rate", "implicit_accuracy"} <= set(
+        lines[0]
+    )
+    assert lines[0]["pairs_per_second"] > 0
+    assert [path.name for path in list_checkpoints(output / "checkpoints")] == [
+        "step-000002",
+        "step-000004",
+        "step-000006",
+    ]
+    assert sorted(path.name for path in (output / "samples").iterdir()) == ["step-000003.png", "step-000006.png"]
+    assert (output / "final" / "weights.pt").is_file()
+    assert (output / "config.yaml").is_file()
+    assert not list(output.rglob("*aside*"))
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    run(ToyTask(), toy_config(tmp_path / "run", steps=40))
+    losses = [line["loss"] for line in figures(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("split", [(1, 4), (2, 2)])
+def test_the_split_into_batches_does_not_change_the_run(tmp_path: Path, split: tuple[int, int]) -> None:
+    whole, parts = ToyTask(), ToyTask()
+    run(whole, toy_config(tmp_path / "whole"))
+    run(parts, toy_config(tmp_path / "parts", batch_size=split[0], gradient_accumulation_steps=split[1]))
+    assert whole.examples.seen == parts.examples.seen
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
+    alone, helped = ToyTask(), ToyTask()
+    run(alone, toy_config(tmp_path / "alone"))
+    run(helped, toy_config(tmp_path / "helped", workers=2))
+    assert torch.equal(weights(alone), weights(helped))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema": True}, {"optimizer": "adafactor"}, {"gradient_accumulation_steps": 3}]
+)
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(
+    tmp_path: Path, changes: dict[str, Any], stop_at: int
+) -> None:
+    straight, broken, resumed = ToyTask(dropout=0.3), ToyTask(dropout=0.3), ToyTask(dropout=0.3)
+    run(straight, toy_config(tmp_path / "straight", **changes))
+    output = tmp_path / "broken"
+    run(broken, toy_config(output, **changes))
+    for path in list_checkpoints(output / "checkpoints"):
+        if int(path.name[-6:]) > stop_at:
+            (path / "manifest.json").unlink()
+    result = run(resumed, toy_config(output, resume="latest", **changes))
+    assert result.resumed_from == stop_at
+    assert torch.equal(weights(resumed), weights(straight))
+    assert figures(output) == figures(tmp_path / "straight")
+    last, other = (
+        read_checkpoint(list_checkpoints(folder / "checkpoints")[-1]) for folder in (output, tmp_path / "straight")
+    )
+    assert repr(last.optimizer) == repr(other.optimizer)
+    assert last.state == other.state
+    if changes.get("ema"):
+        assert last.average is not None
+        assert other.average is not None
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(last.average, other.average, strict=True))
+
+
+def test_going_on_from_an_earlier_checkpoint_forgets_the_later_ones(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run(ToyTask(), toy_config(output))
+    result = run(ToyTask(), toy_config(output, resume=str(output / "checkpoints" / "step-000002"), checkpoint_every=3))
+    assert result.resumed_from == 2
+    names = [path.name for path in list_checkpoints(output / "checkpoints")]
+    assert names == ["step-000002", "step-000003", "step-000006"]
+    assert [line["step"] for line in figures(output)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_can_be_made_longer_where_the_rate_does_not_depend_on_its_length(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run(ToyTask(), toy_config(output, lr_scheduler="constant"))
+    longer = run(ToyTask(), toy_config(output, lr_scheduler="constant", steps=8, resume="latest"))
+    assert (longer.resumed_from, longer.steps) == (6, 8)
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        run(ToyTask(), toy_config(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no checkpoint"):
+        run(ToyTask(), toy_config(tmp_path / "run", resume="latest"))
+
+
+def test_resuming_under_other_options_is_refused_and_shows_them(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run(ToyTask(), toy_config(output))
+    with pytest.raises(ConfigError, match=r"learning_rate: 0\.05 then, 0\.1 now"):
+        run(ToyTask(), toy_config(output, resume="latest", learning_rate=0.1))
+    with pytest.raises(ConfigError, match="examples per step: 4 then, 8 now"):
+        run(ToyTask(), toy_config(output, resume="latest", gradient_accumulation_steps=2))
+    with pytest.raises(ConfigError, match="examples: 'toy-10' then, 'toy-11' now"):
+        run(ToyTask(11), toy_config(output, resume="latest"))
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> None:
+    task = ToyTask(poison=(2,))
+    result = run(task, toy_config(tmp_path / "run", ema=True))
+    assert result.skipped_steps == 1
+    assert torch.isfinite(weights(task)).all()
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["skipped"] for line in lines] == [False, False, True, False, False, False]
+    assert lines[2]["loss"] is None
+    assert lines[5]["skipped_steps"] == 1
+    last = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert last.state["average_updates"] == 5
+
+
+def test_too_many_such_steps_in_a_row_stop_the_run_with_a_dump(tmp_path: Path) -> None:
+    task = ToyTask(poison=(1, 3, 4))
+    with pytest.raises(T2IAlignError, match="2 steps in a row"):
+        run(task, toy_config(tmp_path / "run", max_bad_steps=2))
+    dump = json.loads((tmp_path / "run" / "not-finite-step-000005.json").read_text())
+    assert [entry["n"] for entry in dump["examples"]] == [16, 17, 18, 19]
+    assert torch.isfinite(weights(task)).all()
+
+
+class Signalled(ToyTask):
+    """Sends this process a signal in the middle of its third step."""
+
+    def loss(self, module: Any, batch: Any) -> Any:
+        if self.calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(module, batch)
+
+
+def test_a_signal_ends_in_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path) -> None:
+    straight, resumed = ToyTask(), ToyTask()
+    before = signal.getsignal(signal.SIGTERM)
+    run(straight, toy_config(tmp_path / "straight"))
+    stopped = run(Signalled(), toy_config(tmp_path / "run", checkpoint_every=0))
+    assert (stopped.status, stopped.signal, stopped.steps) == ("stopped", "SIGTERM", 3)
+    assert not (tmp_path / "run" / "final").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+    run(resumed, toy_config(tmp_path / "run", checkpoint_every=0, resume="latest"))
+    assert torch.equal(weights(resumed), weights(straight))
+
+
+def test_no_examples_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(T2IAlignError, match="no examples"):
+        run(ToyTask(0), toy_config(tmp_path / "run"))
+
+
+def test_the_average_is_what_final_holds(tmp_path: Path) -> None:
+    task = ToyTask()
+    run(task, toy_config(tmp_path / "run", ema=True, ema_decay=0.9))
+    final = torch.load(tmp_path / "run" / "final" / "weights.pt", weights_only=True)
+    last = read_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert last.average is not None
+    assert torch.equal(torch.cat([part.flatten() for part in final.values()]), flat(last.average))
+    assert not torch.equal(weights(task), flat(last.average))
+
+
+def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
