@@ -1,4 +1,4 @@
-"""What a training step costs beside the bare work in it, what the caches save, and how much memory the reference takes.
+"""How much a training step costs beside the bare work in it, what caches save, and what the reference takes in memory.
 
     python scripts/bench_training.py --model mini-sd --batch_size 8 --json bench.json
     python scripts/bench_training.py --model sd15-shape --batch_size 1 --repeats 5

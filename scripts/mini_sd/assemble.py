@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -13,14 +13,21 @@ from mini_sd.clip import new_clip, new_processor
 from mini_sd.unet import new_scheduler, new_unet
 
 
-def assemble_pipeline(work: Path, output: Path) -> Path:
-    """Put the stages' averaged weights together; works on an unfinished UNet stage too."""
-    state = torch.load(work / "unet.pt", weights_only=True)
+def load_averages(work: Path, stage: str) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Return the UNet and the text encoder with the averaged weights of a stage."""
+    state = torch.load(work / f"{stage}.pt", weights_only=True)
     encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
     unet = new_unet()
     for name, module in (("unet.", unet), ("encoder.", encoder)):
         weights = {n.removeprefix(name): p for n, p in state["ema"].items() if n.startswith(name)}
         module.load_state_dict(weights, strict=False)
+    return unet, encoder
+
+
+def assemble_pipeline(work: Path, output: Path) -> Path:
+    """Put the stages' averaged weights together; works on an unfinished UNet stage too."""
+    latest = "headroom" if (work / "headroom.pt").exists() else "unet"
+    unet, encoder = load_averages(work, latest)
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae"),
         text_encoder=encoder,

@@ -21,13 +21,15 @@ license: apache-2.0
 
 A `StableDiffusionPipeline` in small, for the mini-world of `t2ialign.mini.world`: 64 x 64 pictures of one or two
 coloured shapes, or of a flag. Its autoencoder reduces by 8 to 4 channels, its UNet has {unet:.1f} million parameters,
-its text encoder {text:.1f} million; epsilon prediction, Stable Diffusion's noise schedule. It exists so that everything
-that t2ialign claims can be measured on a CPU, off line. `mini-clip` beside it is a `CLIPModel` of the same world.
+its text encoder {text:.1f} million; epsilon prediction, Stable Diffusion's noise schedule. It exists so that
+everything that t2ialign claims can be measured on a CPU, off line. `mini-clip` beside it is a `CLIPModel` of the same
+world.
 
 Weights were trained from nothing by `scripts/build_mini_sd.py` on drawings made by the same rules: autoencoder
 {vae_steps} steps, text encoder {text_steps} steps, UNet {unet_steps} steps of 64 pictures, CLIP {clip_steps} steps
-of 128, on two CPU cores, seed 0. They are stored in half precision and meant to be loaded in float32. All figures below were
-measured from the stored weights by `python scripts/build_mini_sd.py gates`; the intervals are Wilson's, 95 %.
+of 128, on two CPU cores, seed 0. They are stored in half precision and meant to be loaded in float32. All figures
+below were measured from the stored weights by `python scripts/build_mini_sd.py gates`; the intervals are Wilson's,
+95 %.
 
 """
 

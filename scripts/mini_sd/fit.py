@@ -63,21 +63,12 @@ def fit(
 ) -> dict[str, Tensor]:
     """Train `model` for the whole schedule, from where an earlier run of this stage stopped.
 
-    Args:
-        name: Of the stage; its state is `work/<name>.pt`, its log `work/<name>.jsonl`.
-        model: Everything that learns.
-        loss_of: From a step number and its generator to a scalar loss and figures for the log.
-        schedule: Steps and rates.
-        work: Folder of unfinished stages.
-        seed: Of the whole build.
-        groups: Parameter groups, each with a `factor` for the learning rate; all at 1 by default.
-        save_every: Steps between saves.
-
-    Returns:
-        The averaged parameters by name (the plain ones where the schedule has no average).
+    The stage's state is `work/<name>.pt`, its log `work/<name>.jsonl`. `loss_of` goes from a step number and its
+    generator to a scalar loss and figures for the log; each of `groups` has a `factor` for the learning rate. Returns
+    the averaged parameters by name (the plain ones where the schedule has no average).
     """
     work.mkdir(parents=True, exist_ok=True)
-    state_file, log_file = work / f"{name}.pt", work / f"{name}.jsonl"
+    state_file = work / f"{name}.pt"
     groups = groups or [{"params": list(model.parameters()), "factor": 1.0}]
     optimizer = torch.optim.AdamW(
         groups, lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
@@ -103,9 +94,9 @@ def fit(
         if ema:
             _average(ema, model, min(schedule.ema, (1 + step) / (10 + step)))
         if (step + 1) % 100 == 0 or step + 1 == schedule.steps:
-            speed = (step + 1 - seen) / (time.time() - began)
-            line = {"step": step + 1, "loss": float(loss.detach()), "steps_per_second": round(speed, 2), **figures}
-            with log_file.open("a") as file:
+            speed = round((step + 1 - seen) / (time.time() - began), 2)
+            line = {"step": step + 1, "loss": float(loss.detach()), "steps_per_second": speed, **figures}
+            with (work / f"{name}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             began, seen = time.time(), step + 1
         if (step + 1) % save_every == 0 or step + 1 == schedule.steps:

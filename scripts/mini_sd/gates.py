@@ -14,9 +14,9 @@ from transformers import CLIPModel, CLIPProcessor
 from mini_sd.pictures import draw, to_tensor
 from mini_sd.sampling import sample_pictures
 from t2ialign.eval.statistics import wilson
-from t2ialign.mini.flags import CONTINENTS, FLAGS
+from t2ialign.mini.flags import FLAGS
 from t2ialign.mini.oracle import judge, read
-from t2ialign.mini.world import SAMPLERS, SHAPES, Spec, describe, render, sample, turn_around
+from t2ialign.mini.world import SAMPLERS, Spec, describe, parse, render, sample, turn_around
 
 Figures = dict[str, object]
 
@@ -117,8 +117,6 @@ def gate_pictures(
 
 def _confuse(confusion: dict[str, Counter[str]], prompt: str, seen: Spec | None) -> None:
     """Count what single objects and flags were drawn as, by colour, shape and country."""
-    from t2ialign.mini.world import parse
-
     asked = parse(prompt)
     if asked.kind == "flag":
         answer = "unreadable" if seen is None else FLAGS[seen.country].name if seen.country else "a scene"
@@ -127,13 +125,10 @@ def _confuse(confusion: dict[str, Counter[str]], prompt: str, seen: Spec | None)
     if len(asked.things) != 1:
         return
     thing = seen.things[0] if seen and len(seen.things) == 1 else None
-    for value, answer in (
-        (asked.things[0].color, thing and thing.color),
-        (asked.things[0].shape, thing and thing.shape),
-    ):
-        confusion.setdefault(str(value), Counter())[
-            answer or ("unreadable" if seen is None else "something else")
-        ] += 1
+    other = "unreadable" if seen is None else "something else"
+    answers = (thing.color, thing.shape) if thing else (None, None)
+    for value, seen_as in zip((asked.things[0].color, asked.things[0].shape), answers, strict=True):
+        confusion.setdefault(str(value), Counter())[seen_as or other] += 1
 
 
 def gate_variety(pipeline: StableDiffusionPipeline, seed: int = 1004, count: int = 64) -> Figures:
@@ -175,6 +170,3 @@ def gate_clip(folder: str, seed: int = 1005, count: int = 2048, choices: int = 6
             best = clip(**inputs).logits_per_image.argmax(1)
         right += int((best == torch.arange(choices)).sum())
     return {"right_of_64": _share(right, count)}
-
-
-__all__ = ["CONTINENTS", "SHAPES", "gate_clip", "gate_oracle", "gate_pictures", "gate_vae", "gate_variety"]

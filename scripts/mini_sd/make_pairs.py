@@ -166,9 +166,10 @@ prompt's split is a function of its words alone. Licence: Apache-2.0.
 USERS_CARD = """# mini-user-pairs
 
 Preference pairs by taste: {users} synthetic users chose between pictures that mini-SD made for under-specified
-prompts, each picture right by the oracle. A user's taste is `t2ialign.mini.users.taste(user_id)`: what colours, backgrounds,
-sizes and continents are worth to them; a choice follows a logistic law of the difference with slope {slope}, so some
-choices go against the taste. The {test} users of the test split are in no other split. Licence: Apache-2.0.
+prompts, each picture right by the oracle. A user's taste is `t2ialign.mini.users.taste(user_id)`: what colours,
+backgrounds, sizes and continents are worth to them; a choice follows a logistic law of the difference with slope
+{slope}, so some choices go against the taste. The {test} users of the test split are in no other split. Licence:
+Apache-2.0.
 
 | split | pairs |
 |---|---|

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from t2ialign.mini.world import Spec, describe, forget, render, sample, turn_around
+from t2ialign.mini.world import INVERSE, Spec, describe, forget, render, sample, turn_around
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
@@ -18,6 +20,19 @@ def draw(rng: np.random.Generator, count: int) -> tuple[list[Spec], np.ndarray]:
     """Draw `count` pictures of the world: their specifications and uint8 [B, 64, 64, 3]."""
     specs = [sample(rng) for _ in range(count)]
     return specs, np.stack([np.asarray(render(s)) for s in specs])
+
+
+def garble(spec: Spec, rng: np.random.Generator, share: float) -> Spec:
+    """Tell a scene of two objects wrongly in a share of the cases, as captions from the web do.
+
+    Half of the errors turn the relation round, the other half exchange the two colours.
+    """
+    if len(spec.things) != 2 or spec.relation is None or rng.random() >= share:
+        return spec
+    first, second = spec.things
+    if rng.random() < 0.5:
+        return replace(spec, relation=INVERSE[spec.relation])
+    return replace(spec, things=(replace(first, color=second.color), replace(second, color=first.color)))
 
 
 def caption(spec: Spec, rng: np.random.Generator) -> tuple[str, Spec]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mini_sd.fit import Schedule, fit
-from mini_sd.pictures import caption, draw, to_tensor
+from mini_sd.pictures import caption, draw, garble, to_tensor
 from mini_sd.text import tokenize
 from t2ialign.mini.world import Spec
 
@@ -78,10 +78,16 @@ def train_unet(
     tokenizer: CLIPTokenizer,
     encoder: CLIPTextModel,
     start: UNet2DConditionModel | None = None,
+    *,
+    name: str = "unet",
+    careless: float = 0.0,
     pool: int = 80_000,
 ) -> dict[str, Tensor]:
-    """Train the UNet and the text encoder; returns both's averaged weights by name."""
-    specs, posteriors = encode_pool(vae, seed, pool, work / "latents.pt")
+    """Train the UNet and the text encoder; returns both's averaged weights by name.
+
+    `careless` is the share of captions of two objects that tell them wrongly (`pictures.garble`).
+    """
+    specs, posteriors = encode_pool(vae, seed, pool, work / f"latents-{seed}-{pool}.pt")
     torch.manual_seed(seed)
     unet = start or new_unet()
     # The plain attention: in bfloat16 on a CPU, the fused one's backward takes half of the step.
@@ -91,7 +97,9 @@ def train_unet(
 
     def loss_of(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         chosen = rng.integers(len(specs), size=BATCH)
-        texts = ["" if rng.random() < EMPTY_SHARE else caption(specs[i], rng)[0] for i in chosen]
+        texts = [
+            "" if rng.random() < EMPTY_SHARE else caption(garble(specs[i], rng, careless), rng)[0] for i in chosen
+        ]
         mean, std = posteriors[torch.from_numpy(chosen)].unbind(1)
         latents = (mean + std * torch.randn_like(mean)) * vae.config.scaling_factor
         # One timestep from each of BATCH equal strata: the same law, less noise in the gradient.
@@ -110,4 +118,4 @@ def train_unet(
         {"params": list(unet.parameters()), "factor": 1.0},
         {"params": list(encoder.parameters()), "factor": 0.1},
     ]
-    return fit("unet", model, loss_of, schedule, work, seed=seed, groups=groups)
+    return fit(name, model, loss_of, schedule, work, seed=seed, groups=groups)

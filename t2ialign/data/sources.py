@@ -154,6 +154,7 @@ class _Layout:
 
 class _Saved(_Layout):
     def open(self, files: list[Path]) -> Dataset:
+        """Map the Arrow files where they are."""
         from datasets import load_from_disk
 
         return load_from_disk(str(files[0].parent))
@@ -161,6 +162,7 @@ class _Saved(_Layout):
 
 class _Parquet(_Layout):
     def open(self, files: list[Path]) -> Dataset:
+        """Read small files into memory; have large ones copied to the cache and map them."""
         from datasets import Dataset
 
         if sum(file.stat().st_size for file in files) > IN_MEMORY_BYTES:
@@ -171,6 +173,7 @@ class _Parquet(_Layout):
 
 class _Lines(_Layout):
     def open(self, files: list[Path]) -> Dataset:
+        """Read the lines; the pictures stay files."""
         from datasets import Dataset
 
         rows = [_renamed(row) for _, row in read_json_lines(files[0])]

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from t2ialign.config import dump_yaml, to_dict
-from t2ialign.engine.checkpoints import find_checkpoint, read_checkpoint, remove_later, write_checkpoint
+from t2ialign.engine.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, remove_later, write_checkpoint
 from t2ialign.engine.config import TrainConfig, known
 from t2ialign.engine.metrics import MetricsLog
 from t2ialign.engine.order import Schedule, ScheduleSampler
@@ -113,8 +114,14 @@ def loader_of(task: Task, config: TrainConfig, schedule: Schedule, start: int) -
         batch_sampler=ScheduleSampler(schedule, start),
         collate_fn=task.examples.collate,
         num_workers=config.workers,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Let Ctrl-C reach the training process alone; it ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Fit:
@@ -136,10 +143,12 @@ class _Fit:
     def train(self) -> FitResult:
         """Do the whole run."""
         check_output(self.output, self.config.resume)
+        checkpoint = self._checkpoint_to_resume()
         self.accelerator.wait_for_everyone()
         self.task.setup(self.accelerator.device, self.schedule, self.stop)
         run = Run(self.task, self.config, self.schedule, self.accelerator)
-        self._resume(run)
+        if checkpoint is not None:
+            self._restore(run, checkpoint)
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
             dump_yaml(replace(self.config, resume=None), self.output / "config.yaml")
@@ -157,17 +166,21 @@ class _Fit:
             self.accelerator.unwrap_model(run.module, keep_fp32_wrapper=False)
         return self._result(run, log, stopped)
 
-    def _resume(self, run: Run) -> None:
+    def _checkpoint_to_resume(self) -> Checkpoint | None:
+        """Read the checkpoint that was asked for, and refuse it under other options, before anything takes long."""
         if self.config.resume is None:
-            return
+            return None
         path = find_checkpoint(self.output, self.config.resume)
         checkpoint = read_checkpoint(path)
         check_config(checkpoint, self.options)
+        logger.info("going on from %s", path)
+        return checkpoint
+
+    def _restore(self, run: Run, checkpoint: Checkpoint) -> None:
         run.restore(checkpoint)
         self.resumed_from = run.step
         if self.accelerator.is_main_process:
             remove_later(self.output / "checkpoints", run.step)
-        logger.info("going on from %s", path)
 
     def _steps(self, run: Run, log: MetricsLog) -> bool:
         """Train until the last step or a signal; return whether it was a signal."""

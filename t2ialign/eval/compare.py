@@ -1,7 +1,7 @@
 """Comparing image sets: win rates with ties, intervals, paired tests, and what may be said of them.
 
-Law of this file: a set is called better only if both 95 % intervals of its win rate exclude one half,
-and the tests are corrected for the number of comparisons in the file.
+Law of this file: a set is called better only if both 95 % intervals of its win rate exclude one half
+and the exact sign test agrees; p values are also given corrected for the number of comparisons.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from t2ialign.generation.labels import set_labels
 
 FORMAT = 1
 """Version of the keys of `compare.json`."""
+SIGNIFICANT = 0.05
+"""Level of the sign test beside the 95 % intervals."""
 RESAMPLES = 10_000
 """Bootstrap resamples."""
 
@@ -139,7 +141,7 @@ def compare_scores(
         },
         "difference": _difference(first, second, resamples, seed),
         "tests": {name: {"p": test.p_value, "n": test.n, "statistic": test.statistic} for name, test in tests.items()},
-        "verdict": _verdict(interval, wilson),
+        "verdict": _verdict((interval, wilson), tests["sign"]),
     }
 
 
@@ -155,11 +157,14 @@ def _difference(first: statistics.Array, second: statistics.Array, resamples: in
     }
 
 
-def _verdict(*intervals: statistics.Interval) -> str:
-    """Say what the intervals of a win rate allow: all must lie on one side of one half."""
-    if all(interval.low > 0.5 for interval in intervals):
+def _verdict(intervals: Sequence[statistics.Interval], sign: statistics.Test) -> str:
+    """Say what may be said: all intervals must lie on one side of one half, and the exact test agree.
+
+    Over very few prompts both intervals are too narrow; the sign test is exact for any number.
+    """
+    if sign.p_value < SIGNIFICANT and all(interval.low > 0.5 for interval in intervals):
         return "better"
-    if all(interval.high < 0.5 for interval in intervals):
+    if sign.p_value < SIGNIFICANT and all(interval.high < 0.5 for interval in intervals):
         return "worse"
     return "no difference shown"
 

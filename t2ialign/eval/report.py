@@ -28,7 +28,9 @@ def sentence(comparison: Mapping[str, Any], base: str) -> str:
         f"{comparison['scorer']} (95 % intervals reach from {percent(low)} to {percent(high)}; ties count half)"
     )
     if comparison["verdict"] == "no difference shown":
-        return f"No difference shown: {figures}, which includes 50 %. This does not show that the two are equal."
+        sign = p_text(comparison["tests"]["sign"]["p"])
+        reason = "which includes 50 %" if low <= 0.5 <= high else f"but the exact sign test gives p = {sign}"
+        return f"No difference shown: {figures}, {reason}. This does not show that the two are equal."
     return f"{comparison['set']} is {comparison['verdict']} by this measure: {figures}."
 
 
@@ -98,7 +100,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     notes = [
         "- The unit is the prompt: pictures of one prompt are averaged first. A tie counts half.",
         f"- Bootstrap: BCa over prompts, {resamples} resamples. Wilson: over prompts. A set is called better or worse "
-        "only if both intervals exclude 50 %.",
+        "only if both intervals exclude 50 % and the sign test's p is below 0.05.",
         "- Tests are two-sided and paired; Holm corrects for all comparisons in this file. Effect size is the mean "
         "difference over its standard deviation.",
         "- A scorer that was used in training, or to choose between runs, is no evidence of its own: look at another.",
@@ -112,7 +114,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
             f"{counts['set_only']} of {name}."
         )
     cut = [(s["scorer"], s["info"].get("n_truncated", 0)) for s in result["scorers"]]
-    notes += [f"- {name} could not read {count} prompts to their end." for name, count in cut if count]
+    notes += [f"- Prompts that {name} could not read to their end: {count}." for name, count in cut if count]
     for known in result["scorers"]:
         notes.append(f"- {known['scorer']} is {known['version']}" + _formula(known["info"]) + ".")
     return notes

@@ -45,7 +45,7 @@ class GenerateOptions:
     limit: int | None = option(None, "Only the first so many prompts.")
     dtype: str = option(
         "auto",
-        "Number format; auto is float16 on CUDA, else float32.",
+        "Number format; auto is float32, in which pictures agree whatever the batch.",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU where there is one.")

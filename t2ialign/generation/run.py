@@ -60,7 +60,7 @@ class GenerationSummary:
 
     def __str__(self) -> str:
         """Say it in a line or two."""
-        cut = f"; {self.truncated} prompts were cut at the tokenizer's limit" if self.truncated else ""
+        cut = f"; prompts cut at the tokenizer's limit: {self.truncated}" if self.truncated else ""
         there = f", {self.kept} were there already" if self.kept else ""
         return (
             f"{self.made} pictures of {self.prompts} prompts made in {self.seconds:.0f} s{there}{cut}\n"
@@ -127,9 +127,7 @@ def _load(options: GenerateOptions, name: str, adapter: str | None, processes: P
     from t2ialign.models.lora import load_adapter
 
     device = processes.device(options.device)
-    dtype = options.dtype
-    if dtype == "auto":
-        dtype = "float16" if device.startswith("cuda") else "float32"
+    dtype = "float32" if options.dtype == "auto" else options.dtype
     with quiet(warnings=False):
         model = load_model(
             name,
@@ -148,10 +146,10 @@ def _count_truncated(model: DiffusionModel, prompts: list[Prompt], label: str, p
     count = model.count_truncated([prompt.prompt for prompt in prompts])
     if count and processes.rank == 0:
         logger.warning(
-            "%d of %d prompts are longer than the tokenizer of %s reads; it does not see their end",
+            "prompts that are longer than the tokenizer of %s reads, so that it does not see their end: %d of %d",
+            label,
             count,
             len(prompts),
-            label,
         )
     return count
 

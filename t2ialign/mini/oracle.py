@@ -309,7 +309,8 @@ def _compare_scene(asked: Spec, seen: Spec) -> dict[str, bool]:
     turned = INVERSE[seen.relation] if seen.relation else None
     orders = [(seen.things, seen.relation), (seen.things[::-1], turned)]
     attributes = [_missing(asked) | _scene_attributes(asked, things, relation) for things, relation in orders]
-    found |= max(attributes, key=lambda a: sum(a.values()))
+    best: dict[str, bool] = max(attributes, key=lambda a: sum(a.values()))
+    found |= best
     if asked.background:
         found["background"] = asked.background == seen.background
     return found

@@ -300,7 +300,7 @@ def _missing(source: str, revision: str | None, error: Exception) -> str:
         return f"{source} is not a folder of a transformers CLIPModel with its tokenizer and processor: {first}"
     at = f" --revision {revision}" if revision else ""
     return (
-        f"the CLIP checkpoint {source!r} is neither a folder nor in the hub's cache: {first}. "
+        f"the CLIP checkpoint {source!r} is neither a folder nor in the hub's cache: {first.rstrip('.')}. "
         f"Download it where there is a network with: hf download {source}{at}"
     )
 

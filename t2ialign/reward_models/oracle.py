@@ -38,16 +38,29 @@ class OracleScorer:
         check_pairs(prompts, images)
         return torch.tensor([self._one(*pair) for pair in zip(prompts, images, strict=True)], dtype=torch.float32)
 
-    def _one(self, prompt: str, image: ImageInput) -> float:
-        from t2ialign.mini import oracle, world
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts from outside the mini-world before any picture is read.
+
+        Raises:
+            DataError: If there is one; the message names it.
+        """
+        for prompt in dict.fromkeys(prompts):
+            self._check(prompt)
+
+    def _check(self, prompt: str) -> None:
+        from t2ialign.mini import world
 
         try:
             world.parse(prompt)
         except ValueError as error:
             raise DataError(
-                f"the oracle cannot judge the prompt {prompt!r}: {error}. It knows the mini-world only; "
-                "score other prompts with clipscore"
+                f"the oracle cannot judge a prompt: {error}. Score prompts of the wide world with clipscore"
             ) from error
+
+    def _one(self, prompt: str, image: ImageInput) -> float:
+        from t2ialign.mini import oracle
+
+        self._check(prompt)
         return oracle.score(prompt, to_rgb(image))
 
     def count_truncated(self, prompts: Sequence[str]) -> int:

@@ -71,7 +71,7 @@ class ScoringSummary:
         """Say it, a line a scorer."""
         lines = [f"{self.pictures} pictures in {self.seconds:.1f} s: {self.output}"]
         for each in self.scorers:
-            cut = f"; {each.truncated} prompts cut at the tokenizer's limit" if each.truncated else ""
+            cut = f"; prompts cut at the tokenizer's limit: {each.truncated}" if each.truncated else ""
             lines.append(
                 f"  {each.scorer} ({each.version}): {each.aggregate:.4f}, {each.scored} scored, {each.kept} kept{cut}"
             )
@@ -125,6 +125,8 @@ def score_set(
     if not scorers:
         raise DataError("no scorer is named; name one, for instance clipscore")
     loaded = [load_scorer(s, device=device, batch_size=batch_size) if isinstance(s, str) else s for s in scorers]
+    for scorer in loaded:  # a scorer may refuse prompts before any picture is decoded
+        getattr(scorer, "check_prompts", len)([record.prompt for record in image_set.records])
     table = ScoreTable.read(Path(output) if output is not None else Path(set_dir) / "scores.parquet")
     names = {record.file_name: table.name_of(Path(set_dir) / record.file_name) for record in image_set.records}
     _forget_changed_pictures(table, image_set, names)

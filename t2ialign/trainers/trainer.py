@@ -1,21 +1,21 @@
 """A run on preference pairs from beginning to end: load, fill in defaults, fit, report.
 
-Keys of the report:
+Keys of `output_dir/report.json`:
 
-    output_dir/report.json
-        algorithm, status ("done" or "stopped"), signal
-        steps, resumed_from, skipped_steps
-        seconds                        of this part of the run, everything included
-        pairs_per_second               of its steps, over all processes
-        peak_memory_bytes              of the accelerator, null on a CPU
-        model {name, family, prediction_type, parameters, trainable_parameters}
-        pairs {name, count, fingerprint, dropped, notices}
-        captions, captions_cut         different captions, and those longer than the text encoder takes
-        cached {latents, text}         what was encoded once
-        processes, mixed_precision, device
-        first, last                    the lines of metrics.jsonl of the first and last step of this part of the run
-        final                          folder of the trained weights, or null
-        versions                       of the packages that matter
+    algorithm, status ("done" or "stopped"), signal
+    steps, resumed_from, skipped_steps
+    seconds                        of this part of the run, everything included
+    pairs_per_second               of its steps, over all processes
+    peak_memory_bytes              of the accelerator, null on a CPU
+    model {name, family, prediction_type, parameters, trainable_parameters}
+    pairs {name, count, fingerprint, dropped, notices}
+    captions, captions_cut         different captions, and those longer than the text encoder takes
+    cached {latents, text}         what was encoded once
+    processes, mixed_precision, device
+    first, last                    the lines of metrics.jsonl of the first and last step of this part of the run
+    final                          folder of the trained weights, or null
+    pushed_to                      where on the hub, if it was pushed
+    versions                       of the packages that matter
 """
 
 from __future__ import annotations
@@ -85,12 +85,18 @@ class PreferenceTrainer(Generic[C]):
         result = fit(task, self.config, accelerator)
         report = self._report(task, accelerator, result)
         if accelerator.is_main_process:
-            write_json(Path(self.config.output_dir) / "report.json", report)
-            if result.status == "done" and self.config.push_to_hub is not None:
-                from t2ialign.models.hub import push
-
-                report["pushed_to"] = str(push(Path(self.config.output_dir) / "final", self.config.push_to_hub))
+            self._publish(report)
         return report
+
+    def _publish(self, report: dict[str, Any]) -> None:
+        """Write the report, then push `final/` if that was asked for, and note where to."""
+        output = Path(self.config.output_dir)
+        write_json(output / "report.json", report)
+        if report["status"] == "done" and self.config.push_to_hub is not None:
+            from t2ialign.models.hub import push
+
+            report["pushed_to"] = str(push(output / "final", self.config.push_to_hub))
+            write_json(output / "report.json", report)
 
     def estimate(self) -> dict[str, Any]:
         """Measure parameters, memory and time on a dry step, and write nothing."""

@@ -237,9 +237,7 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(back[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}, "PNG": {}}[
-        format
-    ]
+    kinds: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
     notices: Counter[str] = Counter()
     result = open_image(encoded(stored, format, exif=exif, **kinds.get(format, {})), notices=notices)
     assert result.size == upright.size

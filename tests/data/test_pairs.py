@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_every_layout_gives_the_same_pairs(tmp_path: Path) -> None:
         found = [(p.prompt, p.user_id, p.chosen.getpixel((0, 0)), p.rejected.getpixel((0, 0))) for p in pairs]
         expected = [(f"prompt {n}", f"u{n}", (2 * n, 0, 0), (2 * n + 1, 0, 0)) for n in range(3)]
         assert found == expected, source
-        assert pickle.loads(pickle.dumps(pairs)).fingerprint == pairs.fingerprint
+        assert ForkingPickler.loads(ForkingPickler.dumps(pairs)).fingerprint == pairs.fingerprint
 
 
 def test_columns_of_bytes_and_large_strings(tmp_path: Path) -> None:
@@ -292,6 +292,25 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         load_pairs(tmp_path / "x.parquet")
     with pytest.raises(DataError, match="is for hub datasets"):
         load_pairs(tmp_path / "x.parquet", revision="main")
+
+
+def test_a_hub_dataset_is_read_as_datasets_hands_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` loads a folder just as it loads a hub id, so a folder stands for one here."""
+    import datasets
+
+    write_pairs([pair(0), pair(1)], tmp_path / "set")
+    write_pairs([pair(2)], tmp_path / "set", split="test")
+    monkeypatch.setattr(sources, "local_path", lambda source: None)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    hub = str(tmp_path / "set")
+    assert split_names(hub) == ["train", "test"]
+    pairs = load_pairs(hub)
+    assert pairs.encoded(1, "rejected") == encoded(3)
+    assert pairs[1].rejected.getpixel((0, 0)) == (3, 0, 0)
+    assert len({pairs.fingerprint, pairs.select([0]).fingerprint, load_pairs(hub, split="test").fingerprint}) == 3
+    assert load_pairs(hub).fingerprint == pairs.fingerprint
+    with pytest.raises(DataError, match="has no split 'other'; it has train, test"):
+        load_pairs(hub, split="other")
 
 
 def test_an_empty_set(tmp_path: Path) -> None:

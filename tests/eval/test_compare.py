@@ -128,6 +128,17 @@ def test_noise_is_not_called_better() -> None:
     assert verdicts.count("no difference shown") >= 52
 
 
+def test_few_prompts_are_not_called_better(tmp_path: Path) -> None:
+    """4 wins of 4: Wilson's interval excludes one half, the exact test does not."""
+    a, b = (write_set(tmp_path / name, reds(0, prompts=4, shift=i)) for i, name in enumerate("ab"))
+    result = compare_sets(a, [b], output_dir=tmp_path / "out", resamples=300)
+    [found] = result["comparisons"]
+    assert found["win_rate"]["ci95_wilson"][0] > 0.5
+    assert found["tests"]["sign"]["p"] == 0.125
+    assert found["verdict"] == "no difference shown"
+    assert "but the exact sign test gives p = 0.12" in (tmp_path / "out/compare.md").read_text(encoding="utf-8")
+
+
 def test_lower_can_be_better(tmp_path: Path) -> None:
     a = write_set(tmp_path / "a", reds(0), scorer=Red(False))
     b = write_set(tmp_path / "b", reds(0, shift=5), scorer=Red(False))
@@ -231,7 +242,7 @@ def test_report_reads_well(tmp_path: Path) -> None:
     assert text.startswith("# Compared with a\n")
     assert "b is better by this measure: b wins 100.0 % of 60 prompts against a by red" in text
     assert "| b | red | 100.0 % |" in text
-    assert "red could not read 3 prompts to their end" in text
+    assert "Prompts that red could not read to their end: 3." in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len(tables) == 9
     assert len({line.count("|") for line in tables[:3]}) == 1

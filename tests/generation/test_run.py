@@ -171,8 +171,8 @@ def test_cut_prompts_are_counted(folder: Path, tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "long.txt").write_text("short\n" + "long " * 100 + "\n", encoding="utf-8")
     summary = generate(options(folder, tmp_path / "set", prompts=str(tmp_path / "long.txt")))
     assert summary.truncated == 1
-    assert "1 of 2 prompts are longer than the tokenizer of tiny-sd15 reads" in caplog.text
-    assert "1 prompts were cut" in str(summary)
+    assert "longer than the tokenizer of tiny-sd15 reads, so that it does not see their end: 1 of 2" in caplog.text
+    assert "cut at the tokenizer's limit: 1" in str(summary)
 
 
 def test_unknown_models_are_named(folder: Path, tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ def test_leaves_the_model_and_the_global_random_state_alone() -> None:
     assert pipeline._progress_bar_config == {"disable": False, "desc": "mine"}
 
 
+def test_tf32_is_off_while_sampling_and_back_afterwards() -> None:
+    drawn = model("sd15")
+    seen = []
+    drawn.unet.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    torch.backends.cudnn.allow_tf32 = True
+    list(generate_images(drawn, ["a"], [1], num_inference_steps=2))
+    assert seen == [False, False]
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_restores_the_model_when_it_fails() -> None:
     drawn = model("sd15")
     own, forward = drawn.pipeline.scheduler, drawn.unet.forward

@@ -201,3 +201,16 @@ def test_the_oracle_on_a_set_of_the_mini_world(tmp_path: Path) -> None:
     assert scores == pytest.approx([oracle.score(prompts[0], picture) for picture in pictures], abs=1e-6)
     assert scores[0] > scores[1]
     assert summary.scorers[0].aggregate == pytest.approx(sum(scores) / 2)
+
+
+def test_the_oracle_refuses_other_prompts_before_it_reads_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_set(tmp_path / "set")
+
+    def never(self: ImageSet, record: Any) -> Any:
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr(ImageSet, "open", never)
+    with pytest.raises(DataError, match="'xx'"):
+        score_set(folder, [Brightness(), "oracle"])

@@ -1,6 +1,7 @@
 """What the importers share: candidates, options, and rows streamed from tables of any kind.
 
-Law of this file: a row is in memory while it is looked at, and no longer.
+Law of this file: memory holds a row group of the source at most (parquet can not be read in smaller pieces where its
+pages are that large), whatever the size of the set.
 """
 
 from __future__ import annotations

@@ -161,6 +161,19 @@ def test_limit_and_further_splits(tmp_path: Path) -> None:
     assert import_pairs("pickapic", folder, tmp_path / "out", overwrite=True).written == 6
 
 
+def test_a_hub_dataset_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` streams a folder just as it streams a hub id, so a folder stands for one here."""
+    from t2ialign.data import sources
+
+    rows = [row(0), row(1, label_0=0.0, label_1=1.0), row(2, label_0=0.5, label_1=0.5)]
+    hub = str(source(tmp_path, rows))
+    monkeypatch.setattr(sources, "local_path", lambda source: None)
+    summary = import_pairs("pickapic", hub, tmp_path / "out")
+    monkeypatch.undo()
+    assert (summary.written, summary.dropped) == (2, {"tie": 1})
+    assert load_pairs(tmp_path / "out").encoded(1, "chosen") == rows[1]["jpg_1"]
+
+
 def test_what_can_not_be_imported(tmp_path: Path) -> None:
     folder = source(tmp_path, [row(0, label_0=0.5, label_1=0.5), row(1, has_label=False)])
     with pytest.raises(DataError, match="no pair of pick is left\n  left out, tie: 1"):
