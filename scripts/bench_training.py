@@ -73,6 +73,7 @@ def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, A
     from helpers.tiny import tiny_scheduler, tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -81,7 +82,7 @@ def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, A
     )
     return StableDiffusionPipeline(
         vae=autoencoder,
-        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **text)),
+        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ends, **text)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**unet),
         scheduler=tiny_scheduler(),
@@ -237,7 +238,16 @@ def measure_memory(arguments: argparse.Namespace) -> int:
         log.close()
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_of_process()
+
+
+def peak_of_process() -> int:
+    """Peak resident bytes of this process; Linux's `ru_maxrss` would include its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def compare_memory() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from t2ialign.mini.world import Spec, describe, sample, split_of
 Row = dict[str, Any]
 SPLITS = {"train": 1000, "validation": 120, "test": 120}
 """Pairs of mini-pairs, by split; a prompt's split is a function of its words."""
-PER_PROMPT = 4
+PER_PROMPT = 3
 """Pictures made for a prompt, of which the best and the worst become the pair."""
 USER_PROMPTS = (
     "a circle",
@@ -56,14 +56,14 @@ def _image(picture: Image.Image, name: str) -> Row:
 def _prompts(rng: np.random.Generator) -> Iterator[str]:
     seen: set[str] = set()
     while True:
-        text = caption(sample(rng, flags=0.1, doubles=0.7), rng)[0]
+        text = caption(sample(rng, flags=0.05, doubles=0.8), rng)[0]
         if text not in seen:
             seen.add(text)
             yield text
 
 
 def mini_pairs(
-    pipeline: StableDiffusionPipeline, seed: int, steps: int = 20, chunk: int = 100
+    pipeline: StableDiffusionPipeline, seed: int, steps: int = 16, chunk: int = 100
 ) -> dict[str, list[Row]]:
     """Make mini-pairs: for each prompt the best and the worst of a few pictures, by the oracle.
 
@@ -109,7 +109,7 @@ def _pair(prompt: str, pictures: list[Image.Image], name: str) -> Row | None:
     }
 
 
-def mini_user_pairs(pipeline: StableDiffusionPipeline, seed: int, steps: int = 20) -> dict[str, list[Row]]:
+def mini_user_pairs(pipeline: StableDiffusionPipeline, seed: int, steps: int = 16) -> dict[str, list[Row]]:
     """Make mini-user-pairs: users with different tastes choose between pictures of the same prompt."""
     asked = [p for p in USER_PROMPTS for _ in range(PER_USER_PROMPT)]
     pool: dict[str, list[tuple[Spec, Row]]] = {}
@@ -177,7 +177,7 @@ Apache-2.0.
 """
 
 
-def write_sets(pipeline: StableDiffusionPipeline, output: Path, seed: int, steps: int = 20) -> None:
+def write_sets(pipeline: StableDiffusionPipeline, output: Path, seed: int, steps: int = 16) -> None:
     """Make both sets and write them beside the weights."""
     from t2ialign.data.pairs import write_pairs
     from t2ialign.mini.users import COUNT, STEEPNESS, TEST_COUNT

@@ -51,14 +51,14 @@ def run(config: DPOConfig, pairs: PairDataset, **model: Any) -> dict[str, Any]:
 
 
 def lora_of(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "final" / "pytorch_lora_weights.safetensors")
+    return dict(load_file(output / "final" / "pytorch_lora_weights.safetensors"))
 
 
-def assert_same_lora(one: Path, other: Path, **tolerance: float) -> None:
+def assert_same_lora(one: Path, other: Path, atol: float) -> None:
     mine, theirs = lora_of(one), lora_of(other)
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
-        torch.testing.assert_close(tensor, theirs[name], **tolerance)
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=atol)
 
 
 def test_a_run_leaves_what_the_design_promises(tmp_path: Path, pairs: PairDataset) -> None:
@@ -129,7 +129,7 @@ def test_batches_of_four_and_four_of_one_are_the_same_run(tmp_path: Path, pairs:
     rate = {"learning_rate": 2e-4}
     run(dpo_config(tmp_path / "whole", batch_size=4, gradient_accumulation_steps=1, **rate), pairs)
     run(dpo_config(tmp_path / "parts", batch_size=1, gradient_accumulation_steps=4, **rate), pairs)
-    assert_same_lora(tmp_path / "whole", tmp_path / "parts", rtol=0, atol=1e-5)
+    assert_same_lora(tmp_path / "whole", tmp_path / "parts", atol=1e-5)
     for one, other in zip(
         *(read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")), strict=True
     ):
@@ -145,7 +145,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path: Path, pairs: 
     run(dpo_config(tmp_path / "parts", **{**changes, "steps": 2}), pairs)
     report = run(dpo_config(tmp_path / "parts", **changes, resume="latest"), pairs)
     assert report["resumed_from"] == 2
-    assert_same_lora(tmp_path / "straight", tmp_path / "parts", rtol=0, atol=0)
+    assert_same_lora(tmp_path / "straight", tmp_path / "parts", atol=0)
     last = "checkpoints/step-000004/{}.safetensors"
     for name in ("trainable", "optimizer", "average"):
         assert (tmp_path / "straight" / last.format(name)).read_bytes() == (
@@ -160,7 +160,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path: Path, pairs: 
 def test_caches_change_nothing_but_rounding(tmp_path: Path, pairs: PairDataset) -> None:
     run(dpo_config(tmp_path / "cached", cache_latents=True, cache_text=True), pairs, family="sdxl")
     run(dpo_config(tmp_path / "online", cache_latents=False, cache_text=False), pairs, family="sdxl")
-    assert_same_lora(tmp_path / "cached", tmp_path / "online", rtol=0, atol=2e-5)
+    assert_same_lora(tmp_path / "cached", tmp_path / "online", atol=2e-5)
 
 
 def task_of(pairs: PairDataset, **changes: Any) -> PreferenceTask:

@@ -31,7 +31,8 @@ def plain_text(pipeline: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None
     """Text states as the papers' models take them: the last one, or for SDXL the last but one of both encoders."""
 
     def ids(tokenizer: Any) -> Tensor:
-        return tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        tokens = tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        return torch.as_tensor(tokens.input_ids)
 
     if not hasattr(pipeline, "text_encoder_2"):
         return pipeline.text_encoder(ids(pipeline.tokenizer)).last_hidden_state, None
