@@ -3,8 +3,8 @@
     python scripts/study_demo.py settings --output_dir build/settings --json docs/results/demo_settings.json
     python scripts/study_demo.py seeds --output_dir build/seeds --json docs/results/demo_seeds.json
 
-`settings` tries each setting on the validation split and never looks at the test split; `seeds` runs
-the demo as it is. Both add to their JSON file as they go and skip what it holds.
+`settings` tries each setting on the validation split, judged by the oracle alone, and never looks at the test split;
+`seeds` runs the demo as it is. Both add to their JSON file as they go and skip what it holds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def _study(name: str, known: dict[str, Any], folder: Path) -> dict[str, Any]:
     if name in known:
         return known[name]  # type: ignore[no-any-return]
     if name in TRIALS:
-        settings = DemoSettings(prompts=100, split="validation", training=TRIALS[name])
+        settings = DemoSettings(prompts=100, split="validation", scorers=("oracle",), training=TRIALS[name])
         return _keep(run_demo(folder / name, VALIDATION_SEED, settings))
     return _keep(run_demo(folder / name, int(name)))
 
 
 def _line(name: str, report: dict[str, Any]) -> str:
-    oracle, clip = report["win_rate"]["oracle"], report["win_rate"]["clipscore"]
-    shown = [f"{r['value']:.3f} ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})" for r in (oracle, clip)]
+    rates = [report["win_rate"].get(scorer) for scorer in ("oracle", "clipscore")]
+    shown = [f"{r['value']:.3f} ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})" if r else "" for r in rates]
     accuracy = [f"{report[side]['oracle_accuracy']:.3f}" for side in ("base", "tuned")]
     return " | ".join(["", name, *accuracy, *shown, f"{report['seconds']:.0f}", ""]).strip()
 

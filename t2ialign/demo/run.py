@@ -47,11 +47,13 @@ class DemoSettings:
     Attributes:
         prompts: Number of held-out prompts.
         split: Split of the prompts: `"test"`, or `"validation"` when settings are being chosen.
+        scorers: Who judges.
         training: Options of `t2ialign train dpo` that differ from its defaults for mini-SD.
     """
 
     prompts: int = PROMPTS
     split: str = "test"
+    scorers: tuple[str, ...] = SCORERS
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,7 +93,7 @@ def run_demo(output_dir: str | Path, seed: int = 0, settings: DemoSettings | Non
         _generate(folder, "tuned", seed)
     with _timed(seconds, "scores and comparison"):
         for name in ("base", "tuned"):
-            score_set(folder / name, SCORERS, progress=False)
+            score_set(folder / name, settings.scorers, progress=False)
         compared = compare_sets(folder / "base", [folder / "tuned"], output_dir=folder / "compare")
         make_grid([folder / "base", folder / "tuned"], folder / "grid.png", max_prompts=12, samples=2)
         report = _figures(folder, compared)
