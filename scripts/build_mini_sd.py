@@ -28,7 +28,7 @@ from mini_sd.text import new_tokenizer, train_text_encoder
 from mini_sd.unet import train_unet
 from mini_sd.vae import measure_scale, train_vae
 
-STEPS = {"vae": 14_000, "text": 700, "unet": 4_000, "headroom": 400, "clip": 1_500}
+STEPS = {"vae": 14_000, "text": 700, "unet": 4_000, "headroom": 400, "clip": 700}
 CARELESS = 0.46
 """Share of two-object captions told wrongly in the `headroom` stage: alignment needs something to mend."""
 ASSETS = Path(__file__).parents[1] / "t2ialign" / "mini" / "assets"

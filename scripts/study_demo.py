@@ -21,7 +21,8 @@ TRIALS: dict[str, dict[str, Any]] = {
     "A": {"steps": 120, "batch_size": 16, "learning_rate": 3e-4, "beta": 2000.0},
     "B": {"steps": 120, "batch_size": 16, "learning_rate": 1e-3, "beta": 2000.0},
     "C": {"steps": 120, "batch_size": 16, "learning_rate": 1e-3, "beta": 500.0},
-    "D": {"steps": 120, "batch_size": 16, "learning_rate": 3e-3, "beta": 2000.0},
+    "D": {"steps": 240, "batch_size": 16, "learning_rate": 1e-3, "beta": 2000.0},
+    "E": {"steps": 240, "batch_size": 16, "learning_rate": 2e-3, "beta": 2000.0},
 }
 """Settings that were tried, in this order, each on the validation split with seed 100."""
 VALIDATION_SEED = 100

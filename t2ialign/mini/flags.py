@@ -137,7 +137,8 @@ FLAGS: dict[str, FlagDesign] = {
 """The countries of the mini-world by key, in the order of their continents."""
 
 
-def _star_points(x: float, y: float, radius: float) -> list[tuple[float, float]]:
+def star_points(x: float, y: float, radius: float) -> list[tuple[float, float]]:
+    """Return the ten corners of a five-pointed star, point up, in the unit of the arguments."""
     points = []
     for i in range(10):
         r = radius if i % 2 == 0 else 0.42 * radius
@@ -162,7 +163,7 @@ def draw_flag(country: str, side: int) -> Image.Image:
         elif kind == "disc":
             draw.ellipse((v[0] - v[2], v[1] - v[2], v[0] + v[2], v[1] + v[2]), fill=fill)
         elif kind == "star":
-            draw.polygon(_star_points(*v), fill=fill)
+            draw.polygon(star_points(*v), fill=fill)
         else:
             draw.polygon(list(zip(v[::2], v[1::2], strict=True)), fill=fill)
     return image

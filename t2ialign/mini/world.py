@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from t2ialign.mini.flags import CONTINENTS, FLAGS, draw_flag
+from t2ialign.mini.flags import CONTINENTS, FLAGS, draw_flag, star_points
 
 SIZE = 64
 """Side of a picture in pixels."""
@@ -105,18 +105,11 @@ def shape_polygon(shape: str, x: float, y: float, radius: float) -> list[tuple[f
         outline += [(w, r), (-w, r), (-w, w), (-r, w), (-r, -w), (-w, -w)]
         return [(x + a, y + b) for a, b in outline]
     if shape == "triangle":
-        outer, corners, inner = 1.15 * radius, 3, 1.0
-    elif shape == "star":
-        outer, corners, inner = 1.12 * radius, 5, 0.42
-    else:
-        raise ValueError(f"{shape!r} has no corners; straight-edged shapes: square, triangle, star, cross")
-    points = []
-    for i in range(corners if inner == 1.0 else 2 * corners):
-        step = 2 * math.pi / corners if inner == 1.0 else math.pi / corners
-        r = outer if inner == 1.0 or i % 2 == 0 else inner * outer
-        angle = -math.pi / 2 + i * step
-        points.append((x + r * math.cos(angle), y + r * math.sin(angle)))
-    return points
+        angles = [math.pi * (-0.5 + 2 * i / 3) for i in range(3)]
+        return [(x + 1.15 * radius * math.cos(a), y + 1.15 * radius * math.sin(a)) for a in angles]
+    if shape == "star":
+        return star_points(x, y, 1.12 * radius)
+    raise ValueError(f"{shape!r} has no corners; straight-edged shapes: square, triangle, star, cross")
 
 
 def draw_shape(
