@@ -154,7 +154,7 @@ def bare_step(run: Any, task: Any, batch: Any, with_reference: bool = True) -> C
     layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
 
     def errors() -> torch.Tensor:
-        predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
+        predicted: torch.Tensor = unet(noisy, timesteps, encoder_hidden_states=text).sample
         return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
 
     def step() -> None:
@@ -191,7 +191,8 @@ def timed(work: Callable[[], None]) -> float:
 
 def paired(one: Callable[[], None], other: Callable[[], None], repeats: int) -> dict[str, Any]:
     """Time two pieces of work in turn, changing which comes first; the ratio is of one over the other."""
-    one(), other()
+    one()
+    other()
     seconds: list[tuple[float, float]] = []
     for turn in range(repeats):
         if turn % 2:
