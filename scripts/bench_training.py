@@ -155,7 +155,8 @@ def bare_step(run: Any, task: Any, batch: Any, with_reference: bool = True) -> C
 
     def errors() -> torch.Tensor:
         predicted: torch.Tensor = unet(noisy, timesteps, encoder_hidden_states=text).sample
-        return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+        squared: torch.Tensor = (predicted.float() - noise).square()
+        return squared.mean(dim=(1, 2, 3))
 
     def step() -> None:
         policy = errors()
