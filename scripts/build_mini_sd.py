@@ -104,6 +104,7 @@ def _gates(arguments: argparse.Namespace) -> None:
     }
     sizes = {
         "unet": sum(p.numel() for p in pipeline.unet.parameters()) / 1e6,
+        "careless": 100 * CARELESS,
         "text": sum(p.numel() for p in pipeline.text_encoder.parameters()) / 1e6,
         **{f"{stage}_steps": getattr(arguments, f"{stage}_steps") for stage in STEPS},
     }

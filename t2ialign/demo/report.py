@@ -52,16 +52,20 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Say in a sentence what the oracle's win rate allows to say, and no more."""
-    rate = report["win_rate"]["oracle"]
-    verdict = report["comparison"]["oracle"]["verdict"]
+    """Say in a sentence what the intervals allow to say, and no more.
+
+    Following prompts is judged by whether pictures are entirely right; the oracle's graded score also
+    weighs how cleanly they are drawn.
+    """
+    rate = report["win_rate"]["entirely right"]
+    verdict = report["comparison"]["entirely right"]["verdict"]
     low, high = rate["ci95"]
     figures = f"{100 * rate['value']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {rate['n']} prompts)"
-    if verdict == "better":
-        return f"After tuning, mini-SD follows held-out prompts better: its win rate over the base is {figures}."
-    if verdict == "worse":
-        return f"After tuning, mini-SD follows held-out prompts worse: its win rate over the base is {figures}."
-    return f"No difference is shown: the tuned model's win rate over the base is {figures}."
+    if verdict in ("better", "worse"):
+        said = f"After tuning, mini-SD follows held-out prompts {verdict}"
+    else:
+        said = "No difference in following held-out prompts is shown"
+    return f"{said}: by pictures that are entirely right, its win rate over the base is {figures}."
 
 
 def smooth(values: Sequence[float], width: int = 15) -> list[float]:

@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,13 @@ from t2ialign.data.image_sets import ImageSet
 from t2ialign.demo.prompts import held_out_prompts, write_prompts
 from t2ialign.demo.report import write_report
 from t2ialign.errors import ConfigError
-from t2ialign.eval.compare import compare_sets
+from t2ialign.eval.compare import compare_scores, compare_sets
 from t2ialign.eval.statistics import wilson
 from t2ialign.generation.grid import make_grid
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.run import generate
-from t2ialign.mini.oracle import judge
+from t2ialign.mini.oracle import Verdict, judge
+from t2ialign.mini.world import parse
 from t2ialign.reward_models.scoring import score_set
 from t2ialign.trainers.dpo import DiffusionDPOTrainer
 from t2ialign.trainers.dpo_config import DPOConfig
@@ -38,6 +40,8 @@ BATCH = 40
 """Pictures generated at once."""
 FILES = ("report.json", "report.html", "grid.png", "prompts.jsonl")
 FOLDERS = ("run", "base", "tuned", "compare")
+MARKER = ".t2ialign-demo"
+"""Written first; only a folder that holds it is emptied."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def run_demo(output_dir: str | Path, seed: int = 0, settings: DemoSettings | Non
         "seed": seed,
         "split": settings.split,
         "prompts": len(prompts),
+        "prompts_by_kind": _kinds(prompts),
         "images_per_prompt": SAMPLES,
         "training": training,
         "parts": seconds,
@@ -111,14 +116,21 @@ def run_demo(output_dir: str | Path, seed: int = 0, settings: DemoSettings | Non
     return report
 
 
+def _kinds(prompts: Sequence[str]) -> dict[str, int]:
+    """Count the prompts of two objects, of one, and of flags."""
+    names = {0: "flag", 1: "one object", 2: "two objects"}
+    return dict(Counter(names[len(parse(prompt).things)] for prompt in prompts))
+
+
 def _clear(folder: Path) -> Path:
     """Empty the folder of an earlier demo; refuse one that holds anything else."""
     folder.mkdir(parents=True, exist_ok=True)
-    strange = sorted(p.name for p in folder.iterdir() if p.name not in FILES + FOLDERS)
-    if strange:
-        raise ConfigError(
-            f"{folder} holds {strange[0]!r}, which no demo wrote; give a new or empty folder with --output_dir"
-        )
+    found = sorted(p.name for p in folder.iterdir())
+    strange = [name for name in found if name not in (*FILES, *FOLDERS, MARKER)]
+    if strange or (found and MARKER not in found):
+        name = (strange or found)[0]
+        raise ConfigError(f"{folder} holds {name!r}, which no demo wrote; give a new or empty folder as --output_dir")
+    (folder / MARKER).touch()
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in FILES:
@@ -161,9 +173,12 @@ def _train(folder: Path, seed: int, training: Mapping[str, Any]) -> dict[str, An
     return {**options, "lora_rank": used.lora.rank, "pairs": "mini-pairs"}
 
 
-def _accuracy(image_set: ImageSet) -> dict[str, Any]:
+def _verdicts(image_set: ImageSet) -> dict[tuple[str, int], Verdict]:
+    return {(r.prompt_id, r.sample): judge(r.prompt, image_set.open(r)) for r in image_set.records}
+
+
+def _accuracy(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Count the pictures that have every attribute of their prompt, by the oracle."""
-    verdicts = [judge(record.prompt, image_set.open(record)) for record in image_set.records]
     right, n = sum(v.right for v in verdicts), len(verdicts)
     parts: dict[str, list[bool]] = {}
     for verdict in verdicts:
@@ -179,10 +194,12 @@ def _accuracy(image_set: ImageSet) -> dict[str, Any]:
 
 
 def _figures(folder: Path, compared: Mapping[str, Any]) -> dict[str, Any]:
-    report: dict[str, Any] = {name: _accuracy(ImageSet(folder / name)) for name in ("base", "tuned")}
-    report["win_rate"] = {c["scorer"]: dict(c["win_rate"]) for c in compared["comparisons"]}
-    report["comparison"] = {
-        c["scorer"]: {"verdict": c["verdict"], "difference": c["difference"], "tests": c["tests"]}
-        for c in compared["comparisons"]
-    }
+    verdicts = {name: _verdicts(ImageSet(folder / name)) for name in ("base", "tuned")}
+    report: dict[str, Any] = {name: _accuracy(list(found.values())) for name, found in verdicts.items()}
+    keys = sorted(verdicts["base"])
+    right = [[float(verdicts[name][key].right) for key in keys] for name in ("base", "tuned")]
+    whole = compare_scores(right[0], right[1], [prompt_id for prompt_id, _ in keys])
+    judged = {c["scorer"]: c for c in compared["comparisons"]} | {"entirely right": whole}
+    report["win_rate"] = {name: dict(c["win_rate"]) for name, c in judged.items()}
+    report["comparison"] = {name: {k: c[k] for k in ("verdict", "difference", "tests")} for name, c in judged.items()}
     return report

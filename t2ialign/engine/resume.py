@@ -41,9 +41,16 @@ def check_output(output_dir: Path, resume: str | None) -> None:
     """Refuse to mix two runs in one folder.
 
     Raises:
-        ConfigError: if the folder holds something and `resume` is None.
+        ConfigError: if the folder holds something and `resume` is None or a checkpoint of another run.
     """
-    if resume is None and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    used = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+    named = None if resume in (None, "latest") else Path(str(resume)).resolve()
+    if used and named is not None and not named.is_relative_to(output_dir.resolve()):
+        raise ConfigError(
+            f"the checkpoint {resume} is of another run than the one in {output_dir}; give a new output_dir, or that "
+            "run's own"
+        )
+    if resume is None and used:
         raise ConfigError(
             f"output_dir {output_dir} is not empty; give --resume latest to continue that run, or another folder"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign.errors import DataError
-from t2ialign.reward_models.score_files import ScoreTable, read_infos
+from t2ialign.reward_models.score_files import ScoreTable, read_infos, same_info
 
 if TYPE_CHECKING:
     from t2ialign.data.image_sets import ImageRecord
@@ -156,4 +156,12 @@ def shared_scorers(
         raise DataError(
             f"the sets do not all have scores of {name} ({have}); run t2ialign score on each with the same scorer"
         )
+    for kind in shared:
+        for other in others:
+            first, second = base.infos.get(kind), other.infos.get(kind)
+            if first is not None and second is not None and not same_info(first, second):
+                raise DataError(
+                    f"{base.label} and {other.label} were scored by {kind[0]!r} with different settings, as their "
+                    f"scores.{kind[0]}.json show; run t2ialign score on both with the same ones"
+                )
     return [kind for kind in shared if not wanted or kind[0] in wanted]

@@ -161,7 +161,8 @@ def _sample(
     with _autocast(pipeline):
         latents = pipeline(
             prompt=prompts,
-            negative_prompt=[negative_prompt] * len(prompts),
+            # None, not "": for it SDXL's pipeline zeroes the unconditional embedding where its config asks so.
+            negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
             latents=noise.to(device=model.device, dtype=model.dtype),
             generator=generators,
             output_type="latent",

@@ -65,7 +65,8 @@ class PreferenceConfig(TrainConfig):
         None, "Random mirroring: none, joint for the pair, or independent. Default: none.", choices=FLIPS
     )
     caption_dropout: float | None = option(
-        None, "Chance that a pair trains on the empty caption, both sides together. Default: 0; full tuning 0.2."
+        None,
+        "Chance that a pair trains on the empty caption, both sides together. Default: 0; in full tuning 0.2.",
     )
     time_ids: str | None = option(
         None,
@@ -78,7 +79,9 @@ class PreferenceConfig(TrainConfig):
     cache_text: bool | None = option(None, "Encode every caption once, before training. Default: where they fit.")
 
     sample_prompts: tuple[str, ...] = option(
-        (), "Prompts of the sample pictures, or one prompt file. Default: the first captions of the pairs."
+        (),
+        "A prompt of the sample pictures (repeat it), or one prompt file. Default: the first captions of the pairs.",
+        separator=None,
     )
     push_to_hub: str | None = option(None, "Repository id to push final/ to; the token comes from the environment.")
     estimate: bool = option(False, "Measure parameters, memory and time on a dry step, and write nothing.")

@@ -28,7 +28,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 def test_report_json_holds_what_was_returned_and_what_is_promised(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, report = demo
     assert json.loads((folder / "report.json").read_text()) == report
-    for scorer in ("oracle", "clipscore"):
+    for scorer in ("oracle", "clipscore", "entirely right"):
         rate = report["win_rate"][scorer]
         assert rate["ci95"][0] <= rate["value"] <= rate["ci95"][1]
         assert rate["n"] == 10
@@ -72,8 +72,13 @@ def test_the_final_adapter_is_loaded_by_plain_diffusers(demo: tuple[Path, dict[s
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "mine.png").write_text("mine")
+    with pytest.raises(ConfigError, match="base"):
+        run_demo(tmp_path, settings=SMALL)
+    assert (tmp_path / "base" / "mine.png").exists()
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"thesis\.txt"):
+    with pytest.raises(ConfigError, match=r"base|thesis\.txt"):
         run_demo(tmp_path, settings=SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
@@ -84,7 +89,8 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 )
 def test_the_summary_says_no_more_than_the_interval(verdict: str, words: str) -> None:
     rate = {"value": 0.5, "ci95": [0.4, 0.6], "n": 10}
-    assert words in summary({"win_rate": {"oracle": rate}, "comparison": {"oracle": {"verdict": verdict}}})
+    found = {"win_rate": {"entirely right": rate}, "comparison": {"entirely right": {"verdict": verdict}}}
+    assert words in summary(found)
 
 
 def test_curves() -> None:
