@@ -88,11 +88,13 @@ class MetricsLog:
         self._file = None
         if accelerator.is_main_process:
             _keep_until(path, start)
+            kept = read_metrics(path) if path.exists() else []
+            self._last = kept[-1] if kept else {}
             self._file = path.open("a", encoding="utf-8")
 
     @property
     def last(self) -> Mapping[str, Any]:
-        """The figures written last."""
+        """The figures written last, by this run or by the one that it goes on from."""
         return self._last
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:

@@ -48,6 +48,7 @@ def test_lines_after_the_checkpoint_and_a_line_cut_by_a_kill_are_removed(tmp_pat
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     log = MetricsLog(path, accelerator, start=2)
+    assert log.last == {"step": 2}
     log.write(3, {"loss": 1.0})
     log.close()
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
