@@ -9,6 +9,7 @@ process killed at any moment leaves either the old ones or the old ones and a wh
         optimizer.safetensors    the optimizer's tensors
         optimizer.json           what the optimizer keeps beside tensors
         average.safetensors      the moving average, if there is one
+        task.safetensors         what the task has learned beside the weights, if anything
         state.json               step, counters, scale of fp16
         manifest.json            step, config, versions, and of each file its bytes and sha256
 """
@@ -49,6 +50,7 @@ class Checkpoint:
         trainable: The trained parameters by name.
         optimizer: The optimizer's `state_dict()`.
         average: The moving average in the order of the parameters, or None.
+        task: What the task has learned beside the weights.
         state: Plain values: counters, the scale of fp16, the average's number of updates.
         config: The resolved options of the run, for comparing on resume.
     """
@@ -57,6 +59,7 @@ class Checkpoint:
     trainable: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     average: list[Tensor] | None = None
+    task: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,6 +107,8 @@ def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.average is not None:
         numbered = {f"{number:06d}": tensor for number, tensor in enumerate(checkpoint.average)}
         _save_tensors(aside / "average.safetensors", numbered)
+    if checkpoint.task:
+        _save_tensors(aside / "task.safetensors", checkpoint.task)
     _save_json(aside / "optimizer.json", structure)
     _save_json(aside / "state.json", {"step": checkpoint.step, **checkpoint.state})
 
@@ -136,7 +141,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         file = path / name
         if not file.is_file() or describe(file) != expected:
             raise DataError(f"{file} is missing or not as its manifest says; resume from another checkpoint")
-    average = path / "average.safetensors"
+    average, task = path / "average.safetensors", path / "task.safetensors"
     state = json.loads((path / "state.json").read_text())
     structure = json.loads((path / "optimizer.json").read_text())
     return Checkpoint(
@@ -144,6 +149,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         trainable=load_file(path / "trainable.safetensors"),
         optimizer=unpack(structure, load_file(path / "optimizer.safetensors")),
         average=[tensor for _, tensor in sorted(load_file(average).items())] if average.is_file() else None,
+        task=load_file(task) if task.is_file() else {},
         state=state,
         config=manifest["config"],
     )

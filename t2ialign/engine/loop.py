@@ -87,6 +87,7 @@ def make_schedule(task: Task, config: TrainConfig, accelerator: Accelerator) -> 
         accumulation=known(config.gradient_accumulation_steps, "gradient_accumulation_steps"),
         processes=accelerator.num_processes,
         rank=accelerator.process_index,
+        stages=task.examples.stages,
     )
 
 
@@ -135,6 +136,8 @@ class _Fit:
         self.options = flatten(to_dict(config)) | {
             "examples": task.examples.fingerprint,
             "examples per step": self.schedule.per_step,
+            # The stages of a curriculum are shares of the whole run, so its length is part of what a seed means.
+            "steps of the curriculum": None if self.schedule.stages is None else self.schedule.steps,
         }
         self.resumed_from: int | None = None
         self.timed = 0.0

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from t2ialign.objectives import LossOutput
 
+_MASK = " mask"
 QUANTILES = {"margin_p05": 0.05, "margin_p25": 0.25, "margin_p50": 0.5, "margin_p75": 0.75, "margin_p95": 0.95}
 
 
@@ -34,7 +35,7 @@ class StepFigures:
 
     def add(self, output: LossOutput) -> None:
         """Keep the figures of one batch, without its graph."""
-        self.outputs.append(LossOutput(output.loss.detach(), output.margin, output.metrics))
+        self.outputs.append(replace(output, loss=output.loss.detach(), state=None))
 
     def gather(self, accelerator: Accelerator, grad_norm: Tensor, stop: bool) -> tuple[dict[str, float], bool]:
         """Bring the figures of all processes to the host, with one gather and one copy.
@@ -47,20 +48,35 @@ class StepFigures:
         Returns:
             The figures by name, and whether any process was asked to stop.
         """
-        names = list(self.outputs[0].metrics)
-        rows = [torch.cat([output.margin.float() for output in self.outputs])]
-        rows += [torch.cat([output.metrics[name].float() for output in self.outputs]) for name in names]
-        width = rows[0].shape[0]
+        rows = self._rows()
         loss = torch.stack([output.loss.float() for output in self.outputs]).mean()
         scalars = torch.stack([loss, grad_norm.float().to(loss.device), loss.new_tensor(float(stop))])
-        flat = torch.cat([scalars, torch.stack(rows).flatten()])
+        flat = torch.cat([scalars, torch.stack(list(rows.values())).flatten()])
         table = accelerator.gather(flat.unsqueeze(0)).cpu().double()
-        margins = table[:, 3 : 3 + width].flatten()
-        columns = table[:, 3:].reshape(table.shape[0], len(rows), width)
+        columns = dict(zip(rows, table[:, 3:].reshape(len(table), len(rows), -1).transpose(0, 1), strict=True))
         figures = {"loss": table[:, 0].mean().item()}
-        figures |= {name: columns[:, number + 1].mean().item() for number, name in enumerate(names)}
-        figures |= {"margin": margins.mean().item(), **_quantiles(margins), "grad_norm": table[0, 1].item()}
-        return figures, bool(table[:, 2].any())
+        figures |= {name: _mean(columns, name) for name in columns if not name.endswith(_MASK) and name != "margin"}
+        if "margin" in columns:
+            figures |= {"margin": _mean(columns, "margin"), **_quantiles(columns["margin"].flatten())}
+        return figures | {"grad_norm": table[0, 1].item()}, bool(table[:, 2].any())
+
+    def _rows(self) -> dict[str, Tensor]:
+        """Return each figure over the batches, `[examples]`; that of some examples alone has its mask beside it."""
+        first = self.outputs[0]
+        rows = {"margin": torch.cat([output.margin.float() for output in self.outputs])}
+        for name in first.metrics:
+            rows[name] = torch.cat([output.metrics[name].float() for output in self.outputs])
+        for name in first.masks:
+            rows[name + _MASK] = torch.cat([output.masks[name].float() for output in self.outputs])
+        return {name: row for name, row in rows.items() if len(row)}
+
+
+def _mean(columns: Mapping[str, Tensor], name: str) -> float:
+    """Return the mean of a figure, over the examples that its mask names; not a number where there are none."""
+    mask = columns.get(name + _MASK)
+    if mask is None:
+        return columns[name].mean().item()
+    return (torch.where(mask > 0, columns[name], 0.0).sum() / mask.sum()).item()
 
 
 def _quantiles(values: Tensor) -> dict[str, float]:

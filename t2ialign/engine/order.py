@@ -1,15 +1,19 @@
 """Which examples a step sees, and which process computes which of them.
 
 Example n of a run is entry `n % length` of epoch `n // length`, whose order is a function of (seed, epoch).
-Optimizer step s covers the examples from `s * G` to `(s + 1) * G - 1`, where G = batch size x accumulation x
-processes. So the examples and the noise of a step depend on G alone, not on how it is split.
+With a curriculum the run is divided into as many equal parts as there are stages; a part takes its examples from its
+own stage alone, again epoch by epoch. Optimizer step s covers the examples from `s * G` to `(s + 1) * G - 1`, where
+G = batch size x accumulation x processes. So the examples and the noise of a step depend on G alone, not on how it
+is split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from t2ialign.engine.randomness import epoch_order
@@ -27,6 +31,7 @@ class Schedule:
         accumulation: Batches a process adds up in a step.
         processes: Number of processes.
         rank: Which of them this is.
+        stages: Entries of each stage of a curriculum, or None.
     """
 
     seed: int
@@ -36,6 +41,7 @@ class Schedule:
     accumulation: int = 1
     processes: int = 1
     rank: int = 0
+    stages: Sequence[NDArray[np.int64]] | None = None
 
     @property
     def per_step(self) -> int:
@@ -44,8 +50,14 @@ class Schedule:
 
     def index(self, n: int) -> int:
         """Return which entry of the set example n of the run is."""
-        epoch, position = divmod(n, self.length)
-        return int(epoch_order(self.seed, epoch, self.length)[position])
+        if self.stages is None:
+            epoch, position = divmod(n, self.length)
+            return int(epoch_order(self.seed, epoch, self.length)[position])
+        stage = min(n * len(self.stages) // self.visits, len(self.stages) - 1)
+        start = -(-stage * self.visits // len(self.stages))
+        entries = self.stages[stage]
+        epoch, position = divmod(n - start, len(entries))
+        return int(entries[epoch_order(self.seed, epoch, len(entries), stage)[position]])
 
     def batch(self, step: int, micro: int) -> list[tuple[int, int]]:
         """Return `(n, index)` of the examples in this process's batch number `micro` of a step."""

@@ -31,6 +31,8 @@ class Stream(IntEnum):
     FLIP_CHOSEN = 5
     FLIP_REJECTED = 6
     CAPTION = 7
+    USER = 8
+    USER_EMBEDDING = 9
 
 
 _ORDER = 1 << 32
@@ -77,9 +79,9 @@ class Draws:
 
 
 @lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    """Return the order of the examples in one epoch, a permutation of `range(length)`."""
-    return _generator(seed, _ORDER, epoch).permutation(length)
+def epoch_order(seed: int, epoch: int, length: int, stage: int = 0) -> NDArray[np.int64]:
+    """Return the order of the examples in one epoch of a stage, a permutation of `range(length)`."""
+    return _generator(seed, _ORDER, epoch | stage << 32).permutation(length)
 
 
 def seed_modules(seed: int, step: int, rank: int) -> None:

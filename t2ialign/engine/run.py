@@ -90,13 +90,28 @@ class Run:
     def _accumulate(self, batches: Iterator[Any]) -> StepFigures:
         collected = StepFigures()
         count = self.schedule.accumulation
+        figures: Tensor | None = None
+        if self.task.surveys:
+            figures, batches = self._survey(batches)
         for micro in range(count):
             last = micro == count - 1
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                output = self.task.loss(self.module, next(batches))
+                output = self.task.loss(self.module, next(batches), figures)
                 self.accelerator.backward(output.loss / count)
             collected.add(output)
         return collected
+
+    def _survey(self, batches: Iterator[Any]) -> tuple[Tensor | None, Iterator[Any]]:
+        """Look at every batch of the step before the first gradient, unless one batch is the whole step."""
+        if self.schedule.per_step == self.schedule.batch_size:
+            return None, batches
+        taken = [next(batches) for _ in range(self.schedule.accumulation)]
+        with torch.no_grad():
+            surveyed = [self.task.survey(self.module, batch) for batch in taken]
+        rows = torch.cat([figures for figures, _ in surveyed], dim=1)
+        # Gathered along the first dimension; examples come second.
+        everyone = self.accelerator.gather(rows.T.contiguous()).T
+        return everyone, iter([batch for _, batch in surveyed])
 
     def _update(self, finite_loss: bool, finite_gradient: bool) -> bool:
         """Let the optimizer act if all is finite; with fp16 its scaler must see every step."""
@@ -108,6 +123,7 @@ class Run:
         calibrating = scaler is not None and finite_loss and scaler.get_scale() >= 1
         if finite:
             self.skipped_in_a_row = 0
+            self.task.end_step()
             if self.average is not None:
                 self.average.update()
         else:
@@ -124,6 +140,7 @@ class Run:
             trainable=self.trainable,
             optimizer=self.optimizer.state_dict(),
             average=None if self.average is None else self.average.tensors(),
+            task=self.task.state(),
             state={
                 "skipped": self.skipped,
                 "skipped_in_a_row": self.skipped_in_a_row,
@@ -145,6 +162,7 @@ class Run:
             for name, parameter in self.trainable.items():
                 _copy(checkpoint.trainable[name], parameter, name)
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.task.load_state(checkpoint.task)
         if self.average is not None and checkpoint.average is not None:
             self.average.load(checkpoint.average, checkpoint.state["average_updates"])
         if self.accelerator.scaler is not None and checkpoint.state["scaler"] is not None:

@@ -7,16 +7,20 @@ of what they exchange.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws
+from t2ialign.errors import DataError
 from t2ialign.objectives import LossOutput
 
 StopRequested = Callable[[], bool]
@@ -33,6 +37,10 @@ class Examples(Protocol):
     def fingerprint(self) -> str:
         """Equal for equal contents; a run does not resume on other examples."""
 
+    @property
+    def stages(self) -> Sequence[NDArray[np.int64]] | None:
+        """Entries in the order of a curriculum, stage after stage; None for all of them in each epoch."""
+
     def __len__(self) -> int:
         """Number of examples in the set."""
 
@@ -43,26 +51,66 @@ class Examples(Protocol):
         """Put examples together into a batch, on the CPU."""
 
 
-class Task(Protocol):
-    """A model, its examples and its loss, as one."""
+class Task(ABC):
+    """A model, its examples and its loss, as one.
+
+    Most losses look at a batch alone. One that depends on all examples of a step (`surveys`) is given them in two
+    passes, so that it is the same however a step is split into batches and processes: `survey` of every batch without
+    gradient, then `loss` with the figures of the whole step. A task that learns beside its weights (`state`) keeps
+    that in the checkpoint, and moves on in `end_step`.
+    """
 
     @property
+    @abstractmethod
     def module(self) -> nn.Module:
         """What is trained: its parameters that require a gradient. `accelerate` prepares it."""
 
     @property
+    @abstractmethod
     def examples(self) -> Examples:
         """What it is trained on."""
 
+    @abstractmethod
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         """Fill caches before the first step; return early once `stop()` is true."""
 
-    def loss(self, module: nn.Module, batch: Any) -> LossOutput:
-        """Return the loss of a batch; the forward with gradient goes through `module`, the prepared one."""
+    @property
+    def surveys(self) -> bool:
+        """Whether the loss needs figures of the whole step."""
+        return False
 
+    def survey(self, module: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+        """Return figures of a batch's examples, `[K, B]` float32, and the batch with what was computed for them."""
+        raise NotImplementedError(f"{type(self).__name__} says that it surveys, but has no survey")
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: Any, step: Tensor | None = None) -> LossOutput:
+        """Return the loss of a batch; the forward with gradient goes through `module`, the prepared one.
+
+        Args:
+            module: The prepared module.
+            batch: Of this process.
+            step: The surveyed figures of all examples of the step, `[K, N]`, or None without a survey.
+        """
+
+    def end_step(self) -> None:
+        """Move on after an optimizer step that was taken; a step that was skipped leaves no trace."""
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the task has learned beside the module's weights."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; DataError if it is another task's."""
+        if state:
+            raise DataError(f"the checkpoint holds {', '.join(state)}, which this task does not know")
+
+    @abstractmethod
     def write_samples(self, file: Path, stop: StopRequested) -> None:
         """Draw sample pictures into one PNG; return early once `stop()` is true."""
 
+    @abstractmethod
     def write_final(self, directory: Path, facts: Mapping[str, Any]) -> None:
         """Write the trained model into an empty folder; `facts` is what is known of the run."""
 

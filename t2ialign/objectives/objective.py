@@ -10,14 +10,14 @@ pair, `[B]` float32 each:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from t2ialign.objectives.beta import HALVED, kappa_from_beta
-from t2ialign.objectives.components import LogRatio, LogSigmoid, mean, no_anchor, no_offset
+from t2ialign.objectives.offsets import no_offset
+from t2ialign.objectives.reductions import mean, no_anchor
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,64 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class BatchInfo:
-    """What is known of the pairs beside their errors; each `[B]` or None where the pair set has no such column.
+class Step:
+    """What is known of all N examples of an optimizer step, over batches and processes, without gradient.
 
     Attributes:
-        preference_prob: Share of voters who prefer the chosen side, in [0.5, 1].
-        gap: Difference of the two sides' scores, chosen minus rejected.
-        group: Number of the group (user, source) that a pair belongs to, int64.
+        margin: z of each, `[N]`.
+        loss: phi(z) of each, `[N]`.
+        group: Number of the group of each, `[N]` int64, or None.
+    """
+
+    margin: Tensor
+    loss: Tensor
+    group: Tensor | None = None
+
+    def rows(self) -> Tensor:
+        """Return it as one `[3, N]` float32 tensor, for gathering; no group is -1."""
+        group = torch.full_like(self.loss, -1.0) if self.group is None else self.group.to(self.loss)
+        return torch.stack([self.margin, self.loss, group]).float()
+
+    @staticmethod
+    def of_rows(rows: Tensor) -> Step:
+        """Undo `rows`."""
+        margin, loss, group = rows
+        return Step(margin, loss, None if bool((group < 0).any()) else group.long())
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """What is known of the pairs beside their errors; None where it is not.
+
+    Attributes:
+        preference_prob: Share of voters who prefer the chosen side, `[B]` in [0, 1]; below 1/2 only where the label
+            was turned against the pair's order.
+        gap: Difference of the two sides' scores, chosen minus rejected, `[B]`.
+        group: Number of the group (user, source) that a pair belongs to, `[B]` int64.
+        score_gaps: Differences of named scores, `[B, K]`.
+        state: State of the objective before this step, where it has one.
+        step: All examples of the step; without it a batch is taken for the whole step.
     """
 
     preference_prob: Tensor | None = None
     gap: Tensor | None = None
     group: Tensor | None = None
+    score_gaps: Tensor | None = None
+    state: Tensor | None = None
+    step: Step | None = None
+
+    def known(self, name: str) -> Tensor:
+        """Return a field that must be there (ValueError if it is not)."""
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"this objective needs {name} of each pair, which the batch does not have")
+        return value
+
+    def whole_step(self) -> Step:
+        """Return all examples of the step (ValueError if they were not collected)."""
+        if self.step is None:
+            raise ValueError("this objective needs all examples of the step")
+        return self.step
 
 
 @dataclass(frozen=True)
@@ -62,13 +108,17 @@ class LossOutput:
 
     Attributes:
         loss: Scalar with gradient.
-        margin: z of each pair, `[B]`, detached.
-        metrics: Further figures of each pair, `[B]` each, detached; the loop logs their means.
+        margin: z of each example, `[B]`, detached; `[0]` where the objective has none.
+        metrics: Further figures of each example, `[B]` each, detached; the loop logs their means.
+        masks: For a figure of some examples alone, 1 at those and 0 elsewhere, `[B]`, by the figure's name.
+        state: The objective's state after the step, where it has one.
     """
 
     loss: Tensor
     margin: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Tensor | None = None
 
 
 class Score(Protocol):
@@ -105,6 +155,29 @@ class Objective:
         """Whether the errors must hold the reference's."""
         return self.score.needs_reference
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The fields of `BatchInfo` that must be known of each pair."""
+        parts = (self.link, self.offset, self.reduce)
+        return tuple(name for part in parts for name in getattr(part, "needs", ()))
+
+    @property
+    def surveys(self) -> bool:
+        """Whether the loss of a pair depends on the other pairs of the step."""
+        return any(getattr(part, "surveys", False) for part in (self.link, self.reduce))
+
+    def start(self) -> Tensor | None:
+        """Return the state before the first step, or None for an objective without one."""
+        begin = getattr(self.reduce, "start", None)
+        return None if begin is None else begin()
+
+    def survey(self, errors: Errors, batch: BatchInfo) -> Step:
+        """Return what the other parts of the step must know of these B pairs, without gradient."""
+        with torch.no_grad():
+            margin = self._margin(errors, batch)[0]
+            alone = replace(batch, step=Step(margin, margin, batch.group))
+            return Step(margin, self.link(margin, alone), batch.group)
+
     def __call__(self, errors: Errors, batch: BatchInfo | None = None) -> LossOutput:
         """Return the loss of a batch, its margins and the figures worth watching.
 
@@ -113,28 +186,22 @@ class Objective:
             batch: What else is known of them; nothing by default.
 
         Raises:
-            ValueError: if the score needs a reference and the errors have none.
+            ValueError: if the score needs a reference and the errors have none, or a part needs a field of the batch
+                that is None.
         """
         batch = batch if batch is not None else BatchInfo()
-        score_chosen = self.score(errors.chosen, errors.reference_chosen)
-        score_rejected = self.score(errors.rejected, errors.reference_rejected)
-        margin = score_chosen - score_rejected - self.offset(batch)
-        losses = self.link(margin, batch)
-        loss = self.reduce(losses, batch) + self.anchor(errors)
-        return LossOutput(loss, margin.detach(), _metrics(errors, margin, score_chosen, score_rejected))
+        if self.surveys and batch.step is None:
+            batch = replace(batch, step=self.survey(errors, batch))
+        margin, chosen, rejected = self._margin(errors, batch)
+        loss = self.reduce(self.link(margin, batch), batch) + self.anchor(errors)
+        update = getattr(self.reduce, "update", None)
+        state = None if update is None else update(batch)
+        return LossOutput(loss, margin.detach(), _metrics(errors, margin, chosen, rejected), state=state)
 
-
-def dpo(beta: float, convention: str = HALVED) -> Objective:
-    """Return the objective of Diffusion-DPO: `-log sigmoid(kappa [(r_w - e_w) - (r_l - e_l)])`, mean over pairs.
-
-    Args:
-        beta: Hold on the reference; 5000 in the official launchers, 2000 to 5000 for SD1.5 in the paper.
-        convention: What beta means: `"official"` (kappa = beta / 2) or `"hf_sd"` (kappa = beta).
-
-    Raises:
-        ValueError: for a beta that is not above 0, or an unknown convention.
-    """
-    return Objective(score=LogRatio(kappa_from_beta(beta, convention)), link=LogSigmoid())
+    def _margin(self, errors: Errors, batch: BatchInfo) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = self.score(errors.chosen, errors.reference_chosen)
+        rejected = self.score(errors.rejected, errors.reference_rejected)
+        return chosen - rejected - self.offset(batch), chosen, rejected
 
 
 def per_sample_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -155,10 +222,15 @@ def per_sample_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
 
 
+def positive_share(margin: Tensor) -> Tensor:
+    """Return 1 where a margin is above zero, 1/2 where it is zero, else 0."""
+    return (margin > 0).float() + 0.5 * (margin == 0).float()
+
+
 def _metrics(errors: Errors, margin: Tensor, chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         figures = {
-            "implicit_accuracy": (margin > 0).float() + 0.5 * (margin == 0).float(),
+            "implicit_accuracy": positive_share(margin),
             "error_chosen": errors.chosen,
             "error_rejected": errors.rejected,
             "reward_chosen": chosen,

@@ -17,7 +17,7 @@ from t2ialign.engine.order import Schedule
 from t2ialign.engine.task import StopRequested
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.diffusion import DiffusionModel
-from t2ialign.trainers.examples import ExampleOptions, LatentCache, PairExamples, TextCache
+from t2ialign.trainers.examples import ExampleOptions, LatentCache, PictureExamples, TextCache
 from t2ialign.trainers.preference_config import PreferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 MEMORY = 2 << 30
 """Bytes up to which a cache is filled without being asked for."""
 
-PAIRS_AT_ONCE = 4
+EXAMPLES_AT_ONCE = 4
 CAPTIONS_AT_ONCE = 16
 
 
-def wants_latents(config: PreferenceConfig, examples: PairExamples, schedule: Schedule) -> bool:
+def wants_latents(config: PreferenceConfig, examples: PictureExamples, schedule: Schedule) -> bool:
     """Return whether pictures are encoded once: as asked, or where it pays and fits.
 
     It never is where pictures are cut or mirrored at random, since what is encoded then differs each time.
@@ -41,13 +41,13 @@ def wants_latents(config: PreferenceConfig, examples: PairExamples, schedule: Sc
         return False
     if config.cache_latents is not None:
         return config.cache_latents
-    return schedule.visits >= len(examples) and latent_bytes(options, len(examples)) <= MEMORY
+    return schedule.visits >= len(examples) and latent_bytes(options, len(examples), examples.sides) <= MEMORY
 
 
-def latent_bytes(options: ExampleOptions, pairs: int) -> int:
-    """Return the size of the cache of a set: two sides, mean and deviation, float32."""
+def latent_bytes(options: ExampleOptions, count: int, sides: int) -> int:
+    """Return the size of the cache of a set: mean and deviation of each side, float32."""
     channels, height, width = options.latent_shape
-    return pairs * 2 * 2 * channels * height * width * 4
+    return count * sides * 2 * channels * height * width * 4
 
 
 def wants_texts(config: PreferenceConfig, captions: int, caption_bytes: int, schedule: Schedule) -> bool:
@@ -59,27 +59,27 @@ def wants_texts(config: PreferenceConfig, captions: int, caption_bytes: int, sch
 
 @torch.no_grad()
 def fill_latents(
-    model: DiffusionModel, examples: PairExamples, *, quiet: bool, stop: StopRequested
+    model: DiffusionModel, examples: PictureExamples, *, quiet: bool, stop: StopRequested
 ) -> LatentCache | None:
     """Encode every picture of a set; None if it was interrupted."""
-    shape = (len(examples), 2, *examples.options.latent_shape)
+    shape = (len(examples), examples.sides, *examples.options.latent_shape)
     mean, std = torch.empty(shape), torch.empty(shape)
-    time_ids = None if examples.options.time_ids is None else torch.empty(len(examples), 2, 6)
-    starts = range(0, len(examples), PAIRS_AT_ONCE)
+    time_ids = None if examples.options.time_ids is None else torch.empty(len(examples), examples.sides, 6)
+    starts = range(0, len(examples), EXAMPLES_AT_ONCE)
     for start in tqdm(starts, desc="encoding pictures", disable=True if quiet else None):
         if stop():
             return None
-        rows = range(start, min(start + PAIRS_AT_ONCE, len(examples)))
-        pairs = [examples.pictures(examples.pairs[index]) for index in rows]
-        pixels = torch.stack([picture.pixels for pair in pairs for picture in pair])
+        rows = range(start, min(start + EXAMPLES_AT_ONCE, len(examples)))
+        entries = [examples.pictures(index) for index in rows]
+        pixels = torch.stack([picture.pixels for entry in entries for picture in entry])
         centre = model.encode_images(pixels)
         spread = model.encode_images(pixels, torch.ones_like(centre)) - centre
-        here = slice(start, start + len(pairs))
-        mean[here] = centre.cpu().unflatten(0, (-1, 2))
-        std[here] = spread.cpu().unflatten(0, (-1, 2))
+        here = slice(start, start + len(entries))
+        mean[here] = centre.cpu().unflatten(0, (-1, examples.sides))
+        std[here] = spread.cpu().unflatten(0, (-1, examples.sides))
         if time_ids is not None:
-            for index, pair in zip(rows, pairs, strict=True):
-                sizes = examples.time_ids(pair)
+            for index, entry in zip(rows, entries, strict=True):
+                sizes = examples.time_ids(entry)
                 assert sizes is not None
                 time_ids[index] = sizes
     return LatentCache(mean, std, time_ids)

@@ -71,15 +71,44 @@ _TABLE: dict[tuple[str, str], dict[str, Any]] = {
     ("mini-sd", "full"): _MINI_FULL,
 }
 
+# What an algorithm does otherwise than Diffusion-DPO. The first entry is for every family but mini-SD, whose small
+# model takes rates of its own.
+_OTHERWISE: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
+    "dcpo": {("", ""): {"beta": 500.0, "caption_dropout": 0.0}},  # run.sh of DCPO-T2I
+    # MaPO's README: SDXL, 8 x 2 pairs, rate 1e-5, constant, every weight; beta_mapo of its args.py.
+    "mapo": {
+        ("", ""): {"beta": 0.1, "caption_dropout": 0.0},
+        ("", "full"): {
+            "learning_rate": 1e-5,
+            "gradient_accumulation_steps": 16,
+            "lr_scheduler": "constant",
+            "lr_warmup_steps": 0,
+        },
+        ("mini-sd", ""): {"beta": 0.1},
+    },
+    # PPD's paper: AdamW, 768 pairs a step, rate 1e-5; its beta and user dropout are not published.
+    "ppd": {("", ""): {"user_dropout": 0.1}, ("mini-sd", ""): {"user_dropout": 0.1}},
+    # The loss of the model's own training; diffusers' train_text_to_image_lora.py and train_text_to_image.py.
+    "sft": {("", "lora"): {"learning_rate": 1e-4}, ("", "full"): {"learning_rate": 1e-5}},
+    # Diffusion-KTO's example: rate 1e-7 with every weight, warm-up 200; beta_dpo 1000 without a half is 2000 here.
+    "kto": {
+        ("", ""): {"beta": 2000.0, "caption_dropout": 0.2},
+        ("", "full"): {"learning_rate": 1e-7, "lr_warmup_steps": 200, "gradient_accumulation_steps": 32},
+    },
+}
+
 _ALWAYS: dict[str, Any] = {"crop": "center", "flip": "none", "time_ids": "real"}
 
 COMPATS: dict[str, dict[str, Any]] = {
     "none": {},
     "diffusion_dpo_official": {"caption_dropout": 0.2, "flip": "independent", "crop": "center", "time_ids": "fixed"},
-    "hf_sdxl": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "real"},
+    "hf_sdxl": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "shared"},
     "hf_sd": {"caption_dropout": 0.0, "flip": "independent", "crop": "center"},
+    "mapo_official": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "shared"},
+    "dcpo_official": {"caption_dropout": 0.0, "flip": "independent", "crop": "center"},
+    "diffusion_kto": {"caption_dropout": 0.2, "flip": "independent", "crop": "center"},
 }
-"""What published scripts do where ours leaves a choice (objectives.md 1.1, 1.5 and 2)."""
+"""What published scripts do where ours leaves a choice."""
 
 RATE_PER_PAIR = 1e-8
 """Rate of full tuning for each pair of a step: `--learning_rate 1e-8 --scale_lr` in DiffusionDPO's launchers."""
@@ -87,15 +116,22 @@ RATE_PER_PAIR = 1e-8
 
 def beta_convention(compat: str) -> str:
     """Return what beta means under `--compat` (see `t2ialign.objectives.beta`)."""
-    return PLAIN if compat == "hf_sd" else HALVED
+    return PLAIN if compat in ("hf_sd", "diffusion_kto") else HALVED
 
 
-def family_defaults(family: str, method: str) -> dict[str, Any]:
-    """Return the defaults of a family and method; an unknown family is treated as SD1.5."""
-    return dict(_TABLE.get((family, method), _TABLE["sd15", method]))
+def family_defaults(family: str, method: str, algorithm: str = "dpo") -> dict[str, Any]:
+    """Return the defaults of a family, method and algorithm; an unknown family is treated as SD1.5.
+
+    A method other than full, such as PPD's user adapter, trains few weights and begins from what LoRA takes.
+    """
+    kind = "full" if method == "full" else "lora"
+    defaults = dict(_TABLE.get((family, kind), _TABLE["sd15", kind]))
+    otherwise = _OTHERWISE.get(algorithm, {})
+    which = family if family == "mini-sd" else ""
+    return defaults | otherwise.get((which, ""), {}) | otherwise.get((which, kind), {})
 
 
-def resolve(config: C, *, family: str, resolution: int, processes: int = 1) -> C:
+def resolve(config: C, *, family: str, resolution: int, processes: int = 1, algorithm: str = "dpo") -> C:
     """Return the options with every value known, and log what was filled in.
 
     Args:
@@ -103,9 +139,11 @@ def resolve(config: C, *, family: str, resolution: int, processes: int = 1) -> C
         family: Of the model: "sd15", "sd2", "sdxl", "mini-sd" or "sd".
         resolution: The model's own, in pixels.
         processes: Number of processes; the rate of full tuning grows with the pairs of a step.
+        algorithm: Whose defaults are filled in.
     """
-    compat = getattr(config, "compat", "none")
-    defaults = {**_ALWAYS, **family_defaults(family, config.method), "resolution": resolution, **COMPATS[compat]}
+    compat = config.official
+    own = family_defaults(family, config.method, algorithm)
+    defaults = {**_ALWAYS, **own, "resolution": resolution, **COMPATS[compat]}
     defaults["beta"] = convert_beta(defaults["beta"], HALVED, beta_convention(compat))
     filled = _missing(config, defaults)
     if config.learning_rate is None and "learning_rate" not in filled:

@@ -29,12 +29,12 @@ from t2ialign.engine.randomness import Draws
 from t2ialign.engine.run import Run
 from t2ialign.models.reference import FrozenCopy
 from t2ialign.trainers.caches import wants_latents, wants_texts
-from t2ialign.trainers.examples import PairBatch
-from t2ialign.trainers.preference import PreferenceTask
+from t2ialign.trainers.examples import Batch
 from t2ialign.trainers.preference_config import PreferenceConfig
+from t2ialign.trainers.task import DiffusionTask
 
 
-def estimate(task: PreferenceTask, config: PreferenceConfig, accelerator: Accelerator) -> dict[str, Any]:
+def estimate(task: DiffusionTask, config: PreferenceConfig, accelerator: Accelerator) -> dict[str, Any]:
     """Measure one step of a task twice, and return the second.
 
     Args:
@@ -45,8 +45,9 @@ def estimate(task: PreferenceTask, config: PreferenceConfig, accelerator: Accele
     schedule = make_schedule(task, config, accelerator)
     clock = Clock(accelerator.device)
     batch = _first_batch(task, config, schedule).to(accelerator.device)
-    _encoded(task, batch)
-    encoding, encoded = clock.time(lambda: _encoded(task, batch))
+    batch = replace(batch, text=None)
+    task.encoded(batch)
+    encoding, encoded = clock.time(lambda: task.encoded(batch))
     single = replace(schedule, accumulation=1)
     run = Run(task, config, single, accelerator)
     kept = SavedTensors(task.module.parameters())
@@ -58,21 +59,16 @@ def estimate(task: PreferenceTask, config: PreferenceConfig, accelerator: Accele
     return _summary(task, run, schedule, kept.bytes, seconds, encoding)
 
 
-def _first_batch(task: PreferenceTask, config: PreferenceConfig, schedule: Schedule) -> PairBatch:
+def _first_batch(task: DiffusionTask, config: PreferenceConfig, schedule: Schedule) -> Batch:
     keys = schedule.batch(0, 0)
     return task.examples.collate([task.examples.read(index, Draws(config.seed, n)) for n, index in keys])
 
 
-def _encoded(task: PreferenceTask, batch: PairBatch) -> PairBatch:
-    text = task.model.encode_prompts(batch.prompts)
-    return replace(batch, latents=task.encode(batch), pixels=None, posterior=None, text=text)
-
-
 def _summary(
-    task: PreferenceTask, run: Run, schedule: Schedule, activations: int, seconds: float, encoding: float
+    task: DiffusionTask, run: Run, schedule: Schedule, activations: int, seconds: float, encoding: float
 ) -> dict[str, Any]:
     config, device = task.config, run.accelerator.device
-    captions = len(set(task.examples.pairs.prompts))
+    captions = len(task.examples.all_captions())
     latents = wants_latents(config, task.examples, schedule)
     cached = latents and wants_texts(config, captions, 0, schedule)
     step = schedule.accumulation * (seconds + (0.0 if cached else encoding))
@@ -92,8 +88,8 @@ def _summary(
             "caches": caches,
             "run": caches + step * schedule.steps,
         },
-        "pairs_per_step": schedule.per_step,
-        "pairs_per_second": schedule.per_step / step,
+        f"{task.examples.name}_per_step": schedule.per_step,
+        f"{task.examples.name}_per_second": schedule.per_step / step,
         "steps": schedule.steps,
         "epochs": schedule.visits / schedule.length,
         "device": str(device),
@@ -101,7 +97,7 @@ def _summary(
     }
 
 
-def _memory(task: PreferenceTask, run: Run, activations: int) -> dict[str, int]:
+def _memory(task: DiffusionTask, run: Run, activations: int) -> dict[str, int]:
     reference = task.reference.unet if isinstance(task.reference, FrozenCopy) else None
     state = (value for entry in run.optimizer.state.values() for value in entry.values())
     parts = {

@@ -1,4 +1,4 @@
-"""Options that every algorithm on preference pairs has: model, pairs, pictures, captions, caches.
+"""Options that every algorithm on pictures has: model, pairs, pictures, captions, caches.
 
 Law of this file: it imports nothing heavy, because the command line reads it at start-up.
 """
@@ -6,16 +6,16 @@ Law of this file: it imports nothing heavy, because the command line reads it at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from t2ialign.config import REQUIRED, option
 from t2ialign.engine.config import TrainConfig
 from t2ialign.errors import ConfigError
 
-METHODS = ("lora", "full")
 ATTENTIONS = ("auto", "sdpa", "xformers")
 CROPS = ("center", "random")
 FLIPS = ("none", "joint", "independent")
-TIME_IDS = ("real", "fixed")
+TIME_IDS = ("real", "fixed", "shared")
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,10 @@ class LoraOptions:
 
 @dataclass(kw_only=True)
 class PreferenceConfig(TrainConfig):
-    """What training on pairs needs to know beside the loop's options."""
+    """What training on pictures needs to know beside the loop's options."""
+
+    METHODS: ClassVar[tuple[str, ...]] = ("lora", "full")
+    COMPATS: ClassVar[tuple[str, ...]] = ("none",)
 
     model: str = option(
         REQUIRED, "mini-sd, a pipeline folder, a hub id, a single-file checkpoint, or an earlier run's final/."
@@ -70,7 +73,8 @@ class PreferenceConfig(TrainConfig):
     )
     time_ids: str | None = option(
         None,
-        "SDXL's size and crop ids: each picture's real ones, or the fixed ones of the official code.",
+        "SDXL's size and crop ids: each picture's real ones, the fixed ones of the official code, or shared: the "
+        "chosen picture's for both.",
         choices=TIME_IDS,
     )
     cache_latents: bool | None = option(
@@ -86,6 +90,11 @@ class PreferenceConfig(TrainConfig):
     push_to_hub: str | None = option(None, "Repository id to push final/ to; the token comes from the environment.")
     estimate: bool = option(False, "Measure parameters, memory and time on a dry step, and write nothing.")
 
+    @property
+    def official(self) -> str:
+        """The published script that is imitated, or "none"."""
+        return str(getattr(self, "compat", "none"))
+
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
@@ -94,7 +103,7 @@ class PreferenceConfig(TrainConfig):
         if self.caption_dropout is not None and not 0 <= self.caption_dropout <= 1:
             raise ConfigError(f"caption_dropout is {self.caption_dropout}; it must be between 0 and 1")
         for name, choices in (
-            ("method", METHODS),
+            ("method", self.METHODS),
             ("attention", ATTENTIONS),
             ("crop", CROPS),
             ("flip", FLIPS),

@@ -33,4 +33,34 @@ ALGORITHMS: dict[str, Algorithm] = {
         config="t2ialign.trainers.dpo_config.DPOConfig",
         train="t2ialign.trainers.dpo.train",
     ),
+    "mapo": Algorithm(
+        name="mapo",
+        help="MaPO: follow preference pairs without any reference model",
+        config="t2ialign.trainers.mapo_config.MaPOConfig",
+        train="t2ialign.trainers.mapo.train",
+    ),
+    "dcpo": Algorithm(
+        name="dcpo",
+        help="DCPO: Diffusion-DPO with a caption for each picture of a pair",
+        config="t2ialign.trainers.dcpo_config.DCPOConfig",
+        train="t2ialign.trainers.dcpo.train",
+    ),
+    "ppd": Algorithm(
+        name="ppd",
+        help="PPD: follow each user's own preferences, by a user adapter",
+        config="t2ialign.trainers.ppd_config.PPDConfig",
+        train="t2ialign.trainers.ppd.train",
+    ),
+    "sft": Algorithm(
+        name="sft",
+        help="supervised fine-tuning on the pictures that are wanted",
+        config="t2ialign.trainers.sft_config.SFTConfig",
+        train="t2ialign.trainers.sft.train",
+    ),
+    "kto": Algorithm(
+        name="kto",
+        help="Diffusion-KTO: learn from pictures labelled good or bad, without partners",
+        config="t2ialign.trainers.kto_config.KTOConfig",
+        train="t2ialign.trainers.kto.train",
+    ),
 }

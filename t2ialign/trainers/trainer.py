@@ -1,14 +1,14 @@
-"""A run on preference pairs from beginning to end: load, fill in defaults, fit, report.
+"""A run from beginning to end: load, fill in defaults, fit, report.
 
 Keys of `output_dir/report.json`:
 
     algorithm, status ("done" or "stopped"), signal
     steps, resumed_from, skipped_steps
     seconds                        of this part of the run, everything included
-    pairs_per_second               of its steps, over all processes
+    pairs_per_second               of its steps, over all processes; pictures_per_second for single pictures
     peak_memory_bytes              of the accelerator, null on a CPU
     model {name, family, prediction_type, parameters, trainable_parameters}
-    pairs {name, count, fingerprint, dropped, notices}
+    pairs {name, count, fingerprint, dropped, notices}   of single pictures too
     captions, captions_cut         different captions, and those longer than the text encoder takes
     cached {latents, text}         what was encoded once
     processes, mixed_precision, device
@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -31,27 +32,28 @@ import torch
 from accelerate import Accelerator
 
 from t2ialign.data.pairs import PairDataset
+from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.engine.loop import FitResult, fit
 from t2ialign.engine.processes import make_accelerator, weight_dtype
 from t2ialign.engine.resume import check_output
 from t2ialign.models.diffusion import DiffusionModel
-from t2ialign.objectives import Objective
 from t2ialign.trainers.defaults import resolve
-from t2ialign.trainers.preference import PreferenceTask
 from t2ialign.trainers.preference_config import PreferenceConfig
+from t2ialign.trainers.task import Autocast, DiffusionTask
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=PreferenceConfig)
+D = TypeVar("D", bound=PairDataset | UnpairedDataset)
 
 
-class PreferenceTrainer(Generic[C]):
-    """Trains on preference pairs.
+class Trainer(ABC, Generic[C, D]):
+    """Trains a diffusion model on pictures; an algorithm says which, and with what loss.
 
     Args:
         config: Options; those left None are filled for the model's family.
         model: A loaded model to train in place; by default the one that `config.model` names.
-        pairs: Loaded pairs; by default those that `config.pairs` names.
+        pairs: Loaded pairs or pictures; by default those that `config.pairs` names.
 
     Attributes:
         config: The options with every value known, once `train` or `estimate` was called.
@@ -61,15 +63,19 @@ class PreferenceTrainer(Generic[C]):
 
     algorithm: ClassVar[str]
 
-    def __init__(self, config: C, model: DiffusionModel | None = None, pairs: PairDataset | None = None) -> None:
+    def __init__(self, config: C, model: DiffusionModel | None = None, pairs: D | None = None) -> None:
         self.config = config
         self.model = model
         self.pairs = pairs
-        self.task: PreferenceTask | None = None
+        self.task: DiffusionTask | None = None
 
-    def objective(self) -> Objective:
-        """Return the algorithm's loss from the resolved options."""
-        raise NotImplementedError
+    @abstractmethod
+    def load_data(self) -> D:
+        """Open what `config.pairs` names."""
+
+    @abstractmethod
+    def build(self, model: DiffusionModel, data: D, autocast: Autocast) -> DiffusionTask:
+        """Put model, data and loss together, by options with every value known."""
 
     def train(self) -> dict[str, Any]:
         """Train, and return what `report.json` holds; with `config.estimate`, only measure.
@@ -105,16 +111,17 @@ class PreferenceTrainer(Generic[C]):
         accelerator = make_accelerator(self.config)
         return estimate(self._prepare(accelerator), self.config, accelerator)
 
-    def _prepare(self, accelerator: Accelerator) -> PreferenceTask:
+    def _prepare(self, accelerator: Accelerator) -> DiffusionTask:
+        pairs = self.load_data() if self.pairs is None else self.pairs
         model = self._load_model(accelerator)
-        pairs = self._load_pairs()
         self.config = resolve(
             self.config,
             family=model.family,
             resolution=model.default_resolution,
             processes=accelerator.num_processes,
+            algorithm=self.algorithm,
         )
-        task = PreferenceTask(model, pairs, self.objective(), self.config, accelerator.autocast)
+        task = self.build(model, pairs, accelerator.autocast)
         task.algorithm = self.algorithm
         self.model, self.pairs, self.task = model, pairs, task
         return task
@@ -140,24 +147,18 @@ class PreferenceTrainer(Generic[C]):
         model.unet.to(accelerator.device)
         return model
 
-    def _load_pairs(self) -> PairDataset:
-        from t2ialign.data.pairs import load_pairs
-
-        if self.pairs is not None:
-            return self.pairs
-        return load_pairs(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
-
-    def _report(self, task: PreferenceTask, accelerator: Accelerator, result: FitResult) -> dict[str, Any]:
+    def _report(self, task: DiffusionTask, accelerator: Accelerator, result: FitResult) -> dict[str, Any]:
         from t2ialign.models.record import package_versions
 
-        model, pairs = task.model, task.examples.pairs
+        model, pairs = task.model, task.examples.data
         facts = asdict(result)
-        per_second = facts.pop("steps_per_second")
+        rate = facts.pop("steps_per_second")
         batch = (self.config.batch_size or 1) * (self.config.gradient_accumulation_steps or 1)
+        per_second = None if rate is None else rate * batch * accelerator.num_processes
         return {
             "algorithm": self.algorithm,
             **facts,
-            "pairs_per_second": None if per_second is None else per_second * batch * accelerator.num_processes,
+            f"{task.examples.name}_per_second": per_second,
             "model": {
                 "name": self.config.model,
                 "family": model.family,
@@ -181,7 +182,7 @@ class PreferenceTrainer(Generic[C]):
         }
 
 
-def count_parameters(task: PreferenceTask) -> dict[str, int]:
+def count_parameters(task: DiffusionTask) -> dict[str, int]:
     """Return how many numbers the UNet has, its LoRA included, and how many of them are trained."""
     parameters = list(task.module.parameters())
     trained = sum(part.numel() for part in parameters if part.requires_grad)

@@ -172,7 +172,7 @@ def test_too_many_such_steps_in_a_row_stop_the_run_with_a_dump(tmp_path: Path) -
 class Signalled(ToyTask):
     """Sends this process a signal in the middle of its third step."""
 
-    def loss(self, module: Any, batch: Any) -> Any:
+    def loss(self, module: Any, batch: Any, step: Any = None) -> Any:
         if self.calls == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().loss(module, batch)

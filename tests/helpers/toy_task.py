@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from t2ialign.engine.config import TrainConfig
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
-from t2ialign.engine.task import StopRequested
+from t2ialign.engine.task import StopRequested, Task
 from t2ialign.objectives import LossOutput
 
 WIDTH = 6
@@ -22,6 +22,7 @@ class ToyExamples:
     """Vectors with a number each; an example adds noise to one."""
 
     name = "pairs"
+    stages = None
 
     def __init__(self, count: int = 10) -> None:
         self.vectors = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(5))
@@ -39,14 +40,14 @@ class ToyExamples:
         return torch.stack(examples)
 
 
-class ToyTask:
+class ToyTask(Task):
     """Minimises softplus(-network(x)); dropout makes it depend on torch's generator too."""
 
     def __init__(self, count: int = 10, dropout: float = 0.0, poison: tuple[int, ...] = ()) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             self.network = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
-        self.examples = ToyExamples(count)
+        self._examples = ToyExamples(count)
         self.poison = poison
         self.calls = 0
 
@@ -54,10 +55,14 @@ class ToyTask:
     def module(self) -> nn.Module:
         return self.network
 
+    @property
+    def examples(self) -> ToyExamples:
+        return self._examples
+
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         self.schedule = schedule
 
-    def loss(self, module: nn.Module, batch: Tensor) -> LossOutput:
+    def loss(self, module: nn.Module, batch: Tensor, step: Tensor | None = None) -> LossOutput:
         margin = module(batch).squeeze(1)
         losses = nn.functional.softplus(-margin)
         if self.calls in self.poison:

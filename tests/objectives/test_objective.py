@@ -1,29 +1,17 @@
-"""Golden values, invariants and the gradient of Diffusion-DPO; and that the algebra carries its relatives."""
+"""Golden values, invariants and the gradient of Diffusion-DPO."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.nn import functional
 
-from t2ialign.objectives import BatchInfo, Errors, LogRatio, Objective, dpo, per_sample_error
-
-# The test vector of Diffusion-DPO's official loss (objectives.md, section 11), executed from DiffusionDPO train.py.
-CHOSEN = [0.10, 0.25, 0.05, 0.40]
-REJECTED = [0.12, 0.20, 0.05, 0.55]
-REFERENCE_CHOSEN = [0.101, 0.2495, 0.0502, 0.4005]
-REFERENCE_REJECTED = [0.1195, 0.2003, 0.0498, 0.5490]
-
-
-def golden_errors(dtype: torch.dtype = torch.float64) -> Errors:
-    rows = (CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED)
-    return Errors(*(torch.tensor(row, dtype=dtype) for row in rows))
+from helpers.golden import CHOSEN, golden_errors
+from t2ialign.objectives import Errors, dpo, per_sample_error
 
 
 @pytest.mark.parametrize(
@@ -122,95 +110,3 @@ def test_the_error_of_a_sample_is_a_float32_mean_whatever_comes_in() -> None:
     assert error.tolist() == [2.5, 0.0]
     with pytest.raises(ValueError, match="differ in shape"):
         per_sample_error(prediction, target[:1])
-
-
-# What follows shows that the other published losses are compositions: each is a few lines here, with its golden value.
-
-
-@dataclass(frozen=True)
-class OddsScore:
-    """MaPO's score (mapo utils.py:286-301), without a reference."""
-
-    scale: float = 1000.0
-    strength: float = 0.5
-    needs_reference = False
-
-    def __call__(self, error: Tensor, reference_error: Tensor | None) -> Tensor:
-        return self.scale * self.strength * error / torch.expm1(self.strength * error)
-
-
-@dataclass(frozen=True)
-class ForwardKL:
-    """f-DPO's forward KL on the log-ratio."""
-
-    kappa: float
-    needs_reference = True
-
-    def __call__(self, error: Tensor, reference_error: Tensor | None) -> Tensor:
-        assert reference_error is not None
-        return -torch.exp(-self.kappa * (reference_error - error))
-
-
-def log_sigmoid(margin: Tensor, batch: BatchInfo) -> Tensor:
-    return -functional.logsigmoid(margin)
-
-
-def hinge(margin: Tensor, batch: BatchInfo) -> Tensor:
-    return functional.relu(1 - margin)
-
-
-def smoothed(margin: Tensor, batch: BatchInfo) -> Tensor:
-    return -0.9 * functional.logsigmoid(margin) - 0.1 * functional.logsigmoid(-margin)
-
-
-def soft(margin: Tensor, batch: BatchInfo) -> Tensor:
-    share = batch.preference_prob
-    assert share is not None
-    return -share * functional.logsigmoid(margin) - (1 - share) * functional.logsigmoid(-margin)
-
-
-def alpha_divergence(margin: Tensor, batch: BatchInfo) -> Tensor:
-    u = torch.sigmoid(margin)
-    return (u**0.5 - 0.5 - 0.5 * u) / (0.5 * -0.5)
-
-
-RATIO = LogRatio(2500.0)
-COMPOSITIONS = {
-    "hinge": (Objective(RATIO, hinge), 0.75),
-    "cdpo": (Objective(RATIO, smoothed), 0.7841701568),
-    "soft labels": (Objective(RATIO, soft), 0.6404201568),
-    "offset": (Objective(RATIO, log_sigmoid, offset=lambda batch: 0.5), 0.7822623655),
-    "alpha-dpo": (Objective(RATIO, alpha_divergence), 0.2249868806),
-    "f-dpo, forward KL": (Objective(ForwardKL(2500.0), log_sigmoid), 0.8500942145),
-    "mapo": (
-        Objective(
-            OddsScore(),
-            lambda margin, batch: -0.1 * functional.logsigmoid(margin),
-            anchor=lambda errors: errors.chosen.mean(),
-        ),
-        0.5182990205,
-    ),
-    "sft": (
-        Objective(OddsScore(), lambda margin, batch: 0 * margin, anchor=lambda errors: errors.chosen.mean()),
-        0.2,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", COMPOSITIONS)
-def test_the_algebra_carries_its_relatives(name: str) -> None:
-    objective, value = COMPOSITIONS[name]
-    batch = BatchInfo(preference_prob=torch.tensor([0.9, 0.6, 0.5, 1.0], dtype=torch.float64))
-    errors = golden_errors()
-    if not objective.needs_reference:
-        errors = Errors(errors.chosen, errors.rejected)
-    assert objective(errors, batch).loss.item() == pytest.approx(value, abs=1e-9)
-
-
-def test_a_reduction_over_the_batch_is_a_component_too() -> None:
-    def robust(losses: Tensor, batch: BatchInfo) -> Tensor:
-        return -(torch.logsumexp(-losses, dim=0) - math.log(len(losses)))
-
-    losses = -functional.logsigmoid(torch.tensor([3.75, -2.0, 1.0, 3.75], dtype=torch.float64))
-    expected = -math.log(sum(math.exp(-loss) for loss in losses.tolist()) / 4)
-    assert Objective(RATIO, log_sigmoid, reduce=robust)(golden_errors()).loss.item() == pytest.approx(expected)

@@ -39,7 +39,7 @@ def test_an_example_is_a_function_of_its_entry_and_its_draws(pairs: PairDataset)
     examples = PairExamples(pairs, options)
     examples.read(2, Draws(7, 10))
     again = examples.read(3, Draws(7, 11))
-    assert (again.timestep, again.prompt) == (first.timestep, first.prompt)
+    assert (again.timestep, again.prompts) == (first.timestep, first.prompts)
     assert again.pixels is not None
     assert first.pixels is not None
     assert torch.equal(again.pixels, first.pixels)
@@ -56,9 +56,9 @@ def test_the_noise_does_not_depend_on_the_options(pairs: PairDataset) -> None:
 def test_the_caption_is_dropped_for_the_pair_as_often_as_asked(pairs: PairDataset) -> None:
     examples = PairExamples(pairs, replace(OPTIONS, caption_dropout=0.2))
     examples.latents = LatentCache(torch.zeros(8, 2, 4, 8, 8), torch.zeros(8, 2, 4, 8, 8))
-    prompts = [examples.read(0, Draws(0, n)).prompt for n in range(500)]
-    assert 70 < prompts.count("") < 130
-    assert set(prompts) == {"", pairs.prompts[0]}
+    prompts = [examples.read(0, Draws(0, n)).prompts for n in range(500)]
+    assert 70 < prompts.count(("", "")) < 130
+    assert set(prompts) == {("", ""), (pairs.prompts[0],) * 2}
 
 
 @pytest.mark.parametrize(("flip", "joint"), [("joint", True), ("independent", False)])
@@ -68,7 +68,7 @@ def test_mirroring(tmp_path: Path, flip: str, joint: bool) -> None:
     straight = [prepare_picture(side, 64).pixels for side in (pair.chosen, pair.rejected)]
     seen = set()
     for n in range(40):
-        sides = examples.pictures(pair, Draws(0, n))
+        sides = examples.pictures(0, Draws(0, n))
         seen.add(
             tuple(bool(torch.equal(side.pixels, plain.flip(2))) for side, plain in zip(sides, straight, strict=True))
         )
@@ -82,7 +82,7 @@ def test_both_pictures_of_a_pair_are_cut_at_the_same_relative_place(tmp_path: Pa
     examples = PairExamples(pairs, replace(OPTIONS, crop="random"))
     lefts = []
     for n in range(20):
-        one, two = examples.pictures(pairs[0], Draws(0, n))
+        one, two = examples.pictures(0, Draws(0, n))
         assert one.crop[0] == two.crop[0] == 0
         assert one.crop[1] / 64 == pytest.approx(two.crop[1] / 128, abs=0.01)
         lefts.append(one.crop[1])

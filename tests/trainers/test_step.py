@@ -44,7 +44,7 @@ def plain_text(pipeline: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None
 def plain_loss(
     pipeline: Any, policy: Any, reference: Any, v_prediction: bool, inputs: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Loss and margins of Diffusion-DPO on pictures `[2B, 3, H, W]`, chosen first, with given noise and timesteps."""
+    """Loss and margins of Diffusion-DPO on pictures `[2B, 3, H, W]`, chosen first, each with its caption."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
     signal = torch.cumprod(1 - betas, dim=0)[torch.cat([inputs["t"], inputs["t"]])].view(-1, 1, 1, 1)
     with torch.no_grad():
@@ -57,10 +57,10 @@ def plain_loss(
     more = {}
     if pooled is not None:
         sizes = torch.tensor([[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]]).repeat(len(x0), 1)
-        more = {"added_cond_kwargs": {"text_embeds": torch.cat([pooled, pooled]), "time_ids": sizes}}
+        more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
 
     def errors(unet: Any) -> tuple[Tensor, Tensor]:
-        predicted = unet(noisy, torch.cat([inputs["t"]] * 2), torch.cat([text, text]), **more).sample
+        predicted = unet(noisy, torch.cat([inputs["t"]] * 2), text, **more).sample
         each = ((predicted - target) ** 2).mean(dim=(1, 2, 3))
         half = len(each) // 2
         return each[:half], each[half:]

@@ -1,0 +1,45 @@
+"""Supervised fine-tuning on the pictures that are wanted: the plain loss of a diffusion model's own training.
+
+    L = E[e],   e = mean (prediction - target)^2
+
+Of pairs it sees the preferred side alone; of single pictures with labels those whose label is true.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from t2ialign.data.unpaired import UnpairedDataset, load_unpaired
+from t2ialign.errors import DataError
+from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.objectives import Supervised
+from t2ialign.trainers.sft_config import SFTConfig
+from t2ialign.trainers.task import Autocast
+from t2ialign.trainers.trainer import Trainer
+from t2ialign.trainers.unpaired import UnpairedTask
+
+
+class SFTTrainer(Trainer[SFTConfig, UnpairedDataset]):
+    """Fine-tunes on wanted pictures; `SFTTrainer(SFTConfig(model=..., pairs=..., output_dir=...)).train()`."""
+
+    algorithm = "sft"
+
+    def load_data(self) -> UnpairedDataset:
+        """Open the pictures."""
+        return load_unpaired(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
+
+    def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
+        """Put the model and the wanted pictures together.
+
+        Raises:
+            DataError: if no picture is wanted.
+        """
+        wanted = [index for index, label in enumerate(data.labels) if label]
+        if not wanted:
+            raise DataError(f"{data.name} has no picture whose label is true; there is nothing to learn from")
+        return UnpairedTask(model, data.select(wanted), Supervised(), self.config, autocast)
+
+
+def train(config: SFTConfig) -> dict[str, Any]:
+    """Run `t2ialign train sft` and return what `report.json` holds."""
+    return SFTTrainer(config).train()

@@ -1,0 +1,210 @@
+"""Training a diffusion model on pictures: what every algorithm's step is made of.
+
+    encode   x0 of every side, conditioning of every side
+    noise    t and eps shared by the sides of an example -> x_t, target by the model's prediction type
+    predict  the policy on all sides in one call, then the reference on the same tensors
+    error    mean squared error of each sample, float32
+    loss     the objective on the errors
+
+`PreferenceTask` and `UnpairedTask` put an objective on the errors; what an algorithm's data or model adds overrides
+one of these steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2ialign.engine.order import Schedule
+from t2ialign.engine.task import StopRequested, Task
+from t2ialign.models.conditioning import Conditioning
+from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.lora import add_lora
+from t2ialign.models.memory import save_memory
+from t2ialign.models.reference import Reference, make_reference
+from t2ialign.objectives import per_sample_error
+from t2ialign.trainers.caches import fill_latents, fill_texts, wants_latents, wants_texts
+from t2ialign.trainers.examples import Batch, ExampleOptions, PictureExamples
+from t2ialign.trainers.outputs import write_final, write_samples
+from t2ialign.trainers.preference_config import PreferenceConfig
+
+logger = logging.getLogger(__name__)
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class SideErrors:
+    """Errors of the S B rows of a batch; `reference` is None where the objective needs none."""
+
+    policy: Tensor
+    reference: Tensor | None
+
+
+class DiffusionTask(Task):
+    """A diffusion model and pictures as a task of the engine.
+
+    Args:
+        model: As loaded; its UNet gets the LoRA, or is trained whole.
+        examples: What to train on.
+        needs_reference: Whether errors of the model as it is now are needed.
+        config: Options with every value known.
+        autocast: Context in which the reference is computed, that of the policy; none by default.
+
+    Attributes:
+        algorithm: Its name, for what is written.
+        notes: What a user should know afterwards: captions cut, pictures converted.
+        reference: The model as it was, or None: where none is needed none is ever made.
+    """
+
+    algorithm = "dpo"
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        examples: PictureExamples,
+        needs_reference: bool,
+        config: PreferenceConfig,
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.reference: Reference | None = None
+        self.notes: dict[str, Any] = {}
+        self._examples = examples
+        self._autocast = autocast
+        self._make_trainable(needs_reference)
+        self.model.unet.train()
+        save_memory(self.model, gradient_checkpointing=bool(config.gradient_checkpointing))
+
+    def _make_trainable(self, needs_reference: bool) -> None:
+        config, unet = self.config, self.model.unet
+        if config.method == "lora":
+            lora = config.lora
+            add_lora(unet, lora.rank, lora.alpha, lora.targets, seed=config.seed)
+        if needs_reference:
+            self.reference = make_reference(self.model)
+        if config.method == "full":
+            unet.requires_grad_(True)
+
+    @property
+    def examples(self) -> PictureExamples:
+        """What is trained on."""
+        return self._examples
+
+    @property
+    def module(self) -> nn.Module:
+        """The UNet."""
+        unet: nn.Module = self.model.unet
+        return unet
+
+    def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
+        """Fill the caches that are asked for or pay; return early once `stop()` is true."""
+        captions = self.examples.all_captions()
+        self.notes["captions"] = len(captions)
+        self.notes["captions_cut"] = self.model.count_truncated(captions)
+        if self.notes["captions_cut"]:
+            logger.warning(
+                "%d captions exceed the text encoder's limit and lose their end", self.notes["captions_cut"]
+            )
+        quiet = schedule.rank != 0
+        if wants_texts(self.config, len(captions), self._caption_bytes(), schedule):
+            self.examples.texts = fill_texts(self.model, captions, quiet=quiet, stop=stop)
+        if wants_latents(self.config, self.examples, schedule):
+            self.examples.latents = fill_latents(self.model, self.examples, quiet=quiet, stop=stop)
+
+    def _caption_bytes(self) -> int:
+        row = self.model.encode_prompts([""])
+        tensors = [row.hidden] + ([] if row.pooled is None else [row.pooled])
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def encoded(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device with latents and text in place of pictures and captions."""
+        batch = batch.to(self.model.device)
+        return replace(batch, latents=self.encode(batch), text=self.encode_text(batch), pixels=None, posterior=None)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the latents of all sides, `[S B, C, h, w]` float32, chosen first.
+
+        They are contiguous: in the VAE's channels-last layout the UNet may choose other kernels with a LoRA than
+        without, and the margin of an untrained policy would not be exactly zero.
+        """
+        if batch.latents is not None:
+            return batch.latents
+        assert batch.pixels is not None
+        return self.model.encode_images(batch.pixels, batch.posterior).contiguous()
+
+    def encode_text(self, batch: Batch) -> Conditioning:
+        """Return the encoded captions of all sides, S B rows; equal captions are encoded once, to equal bits."""
+        if batch.text is not None:
+            return batch.text
+        distinct = list(dict.fromkeys(batch.prompts))
+        row = {caption: number for number, caption in enumerate(distinct)}
+        text = self.model.encode_prompts(distinct)
+        return replace(text, time_ids=None).index([row[caption] for caption in batch.prompts])
+
+    def condition(self, batch: Batch) -> Conditioning:
+        """Return the conditioning of all sides, S B rows, chosen first."""
+        text = self.encode_text(batch)
+        return text if batch.time_ids is None else text.with_time_ids(batch.time_ids)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the UNet regresses on, by the model's prediction type."""
+        return self.model.target(latents, noise, timesteps)
+
+    def errors(self, module: nn.Module, batch: Batch) -> SideErrors:
+        """Return the errors of the policy and, if there is one, of the reference, on an encoded batch."""
+        latents, conditioning = self.encode(batch), self.condition(batch)
+        timesteps, noise = batch.timesteps.repeat(batch.sides), batch.noise.repeat(batch.sides, 1, 1, 1)
+        noisy = self.model.add_noise(latents, noise, timesteps)
+        target = self.target(latents, noise, timesteps)
+        policy = per_sample_error(self.model.predict(noisy, timesteps, conditioning, unet=module), target)
+        if self.reference is None or batch.reference is not None:
+            return SideErrors(policy, batch.reference)
+        with torch.no_grad(), self._autocast():
+            held = self.reference.predict(noisy, timesteps, conditioning)
+        return SideErrors(policy, per_sample_error(held, target))
+
+    def write_samples(self, file: Path, stop: StopRequested) -> None:
+        """Draw the sample prompts into one PNG, always from the same seeds."""
+        write_samples(self.model, self.sample_prompts(), file, seed=self.config.seed, stop=stop)
+
+    def sample_prompts(self) -> list[str]:
+        """Return the prompts of the sample pictures."""
+        given = self.config.sample_prompts
+        if len(given) == 1 and Path(given[0]).is_file():
+            from t2ialign.data.prompts import read_prompts
+
+            return [prompt.prompt for prompt in read_prompts(given[0])]
+        return list(given) or first_distinct(self.examples.data.prompts, 4)
+
+    def write_final(self, directory: Path, facts: Mapping[str, Any]) -> None:
+        """Write the LoRA or the pipeline, with its card."""
+        write_final(self.model, directory, self.config, self.algorithm, facts)
+
+
+def example_options(model: DiffusionModel, config: PreferenceConfig) -> ExampleOptions:
+    """Return how pictures become examples of a model, from options with every value known."""
+    resolution = config.resolution or model.resolution
+    side = resolution // int(model.pipeline.vae_scale_factor)
+    return ExampleOptions(
+        resolution=resolution,
+        latent_shape=(int(model.vae.config.latent_channels), side, side),
+        timesteps=model.num_train_timesteps,
+        crop=config.crop or "center",
+        flip=config.flip or "none",
+        caption_dropout=config.caption_dropout or 0.0,
+        time_ids=(config.time_ids or "real") if model.family == "sdxl" else None,
+    )
+
+
+def first_distinct(values: Sequence[str], count: int) -> list[str]:
+    """Return the first `count` different values."""
+    return list(dict.fromkeys(values))[:count]
