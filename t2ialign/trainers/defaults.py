@@ -87,7 +87,14 @@ _OTHERWISE: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("mini-sd", ""): {"beta": 0.1},
     },
     # PPD's paper: AdamW, 768 pairs a step, rate 1e-5; its beta and user dropout are not published.
-    "ppd": {("", ""): {"user_dropout": 0.1}, ("mini-sd", ""): {"user_dropout": 0.1}},
+    "ppd": {
+        ("", ""): {
+            "user_dropout": 0.1,
+            "embeddings": 1,
+            "extractor": "vlm:llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        },
+        ("mini-sd", ""): {"user_dropout": 0.1, "embeddings": 8, "shot_pool": 8, "extractor": "clip:mini-clip"},
+    },
     # The loss of the model's own training; diffusers' train_text_to_image_lora.py and train_text_to_image.py.
     "sft": {("", "lora"): {"learning_rate": 1e-4}, ("", "full"): {"learning_rate": 1e-5}},
     # Diffusion-KTO's example: rate 1e-7 with every weight, warm-up 200; beta_dpo 1000 without a half is 2000 here.

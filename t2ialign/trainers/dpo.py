@@ -111,9 +111,13 @@ class PairTrainer(Trainer[C, PairDataset]):
 
     def build(self, model: DiffusionModel, data: PairDataset, autocast: Autocast) -> PreferenceTask:
         """Put model, pairs and objective together."""
-        objective, known_facts = make_objective(self.config, data)
-        stages = facts.curriculum(data, self.config.curriculum_stages)
-        return self.task_class(model, data, objective, self.config, autocast, known_facts, stages)
+        return self.task_class(model, data, config=self.config, autocast=autocast, **self.parts(data))
+
+    def parts(self, pairs: PairDataset) -> dict[str, Any]:
+        """Return the objective, what it needs to know of each pair, and the stages of a curriculum."""
+        objective, known_facts = make_objective(self.config, pairs)
+        stages = facts.curriculum(pairs, self.config.curriculum_stages)
+        return {"objective": objective, "facts": known_facts, "stages": stages}
 
 
 class DiffusionDPOTrainer(PairTrainer[DPOConfig]):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from t2ialign.config import to_dict
 from t2ialign.engine.task import StopRequested
@@ -22,6 +23,15 @@ _SHOWN = (
     "lora",
     "objective",
     "beta",
+    "snr",
+    "value",
+    "desirable_weight",
+    "undesirable_weight",
+    "curriculum_stages",
+    "extractor",
+    "shots",
+    "embeddings",
+    "user_dropout",
     "compat",
     "resolution",
     "steps",
@@ -37,7 +47,13 @@ _SHOWN = (
 
 
 def write_samples(
-    model: DiffusionModel, prompts: Sequence[str], file: Path, *, seed: int, stop: StopRequested
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    file: Path,
+    *,
+    seed: int,
+    stop: StopRequested,
+    users: Sequence[Tensor] | None = None,
 ) -> None:
     """Draw one picture a prompt into a sheet, four a row; nothing is written once `stop()` is true.
 
@@ -47,13 +63,14 @@ def write_samples(
         file: PNG to write.
         seed: Of the run; a picture's own seed follows from it and the prompt's number.
         stop: Whether to give up.
+        users: For a model with a user adapter, for whom each picture is drawn, `[T, D]` each.
     """
     from t2ialign.generation.sampler import generate_images
     from t2ialign.generation.seeds import image_seed
 
     seeds = [image_seed(seed, f"sample-{number}", 0) for number in range(len(prompts))]
     pictures = []
-    for picture in generate_images(model, prompts, seeds, batch_size=COLUMNS):
+    for picture in generate_images(model, prompts, seeds, batch_size=COLUMNS, users=users):
         if stop():
             return
         pictures.append(picture)
@@ -75,7 +92,7 @@ def sheet(pictures: Sequence[Image.Image], columns: int = COLUMNS) -> Image.Imag
 def write_final(
     model: DiffusionModel, directory: Path, config: PreferenceConfig, algorithm: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write the LoRA, or the whole pipeline, with `t2ialign.json` and a card.
+    """Write the LoRA, the user adapter or the whole pipeline, with `t2ialign.json` and a card.
 
     Args:
         model: After training; with a moving average, its values are in place.
@@ -87,10 +104,12 @@ def write_final(
     from t2ialign.models.card import write_card
     from t2ialign.models.lora import save_lora
     from t2ialign.models.saving import save_pipeline
+    from t2ialign.models.user_adapter import save_user_adapter
 
-    save = save_lora if config.method == "lora" else save_pipeline
+    save = {"lora": save_lora, "full": save_pipeline, "user_adapter": save_user_adapter}[config.method]
     save(model, directory, algorithm=algorithm)
     options = to_dict(config)
     summary = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
-    settings = {name: options[name] for name in _SHOWN if options.get(name) is not None}
+    shown = (*_SHOWN, *([options["objective"]] if "objective" in options else []))
+    settings = {name: options[name] for name in shown if options.get(name) is not None}
     write_card(directory, summary=summary, settings=settings, pairs=config.pairs)

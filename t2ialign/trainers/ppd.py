@@ -1,0 +1,167 @@
+"""PPD (arXiv 2501.06655): Diffusion-DPO with the user who chose as a further condition.
+
+    z = kappa [ (r_w - e_w(u)) - (r_l - e_l(u)) ]
+
+with u the user's embedding, made from a few pairs that are not trained on. Only the user adapter is trained (a
+cross-attention to the user beside each one to the text); the reference is the model without a user, to which the
+policy is equal at the first step, and for nobody always.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from t2ialign.data.pairs import PairDataset
+from t2ialign.engine.config import known
+from t2ialign.engine.order import Schedule
+from t2ialign.engine.randomness import Draws, Stream
+from t2ialign.engine.task import StopRequested
+from t2ialign.models.conditioning import Conditioning
+from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.reference import make_reference
+from t2ialign.models.user_adapter import add_user_adapter
+from t2ialign.trainers.dpo import PairTrainer
+from t2ialign.trainers.examples import Batch, Users
+from t2ialign.trainers.outputs import write_samples
+from t2ialign.trainers.ppd_config import PPDConfig
+from t2ialign.trainers.preference import PreferenceTask
+from t2ialign.trainers.task import Autocast
+from t2ialign.users.embed import embed_into, embed_users, user_file
+from t2ialign.users.extractors import load_extractor
+from t2ialign.users.files import UserEmbedding, save_user
+from t2ialign.users.shots import ShotSettings, assert_disjoint, training_rows
+
+logger = logging.getLogger(__name__)
+
+
+class PairUsers(Users):
+    """The user of each pair, by one of that user's embeddings.
+
+    Args:
+        pairs: Each of a user in `users`.
+        users: Embeddings by user.
+        dropout: Chance of nobody.
+    """
+
+    def __init__(self, pairs: PairDataset, users: Mapping[str, UserEmbedding], dropout: float) -> None:
+        self._ids = [str(user) for user in pairs.column("user_id")]
+        self._tokens = {user: embedding.tokens for user, embedding in users.items()}
+        self._dropout = dropout
+
+    def read(self, index: int, draws: Draws) -> Tensor:
+        """Return one of the embeddings of the pair's user, `[T, D]`, or zeros where the draw leaves the user out."""
+        tokens = self._tokens[self._ids[index]]
+        if draws.chance(Stream.USER, self._dropout):
+            return torch.zeros_like(tokens[0])
+        return tokens[draws.integer(Stream.USER_EMBEDDING, len(tokens))]
+
+
+class PPDTask(PreferenceTask):
+    """Pairs of known users as a task of the engine.
+
+    Args:
+        model: As loaded; its UNet gets a user adapter.
+        pairs: What to train on, none of them a shot of its user.
+        users: An embedding of the user of every pair.
+        config: Options with every value known.
+        more: The other arguments of `PreferenceTask`.
+
+    Raises:
+        DataError: if a pair is one of its user's shots.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        pairs: PairDataset,
+        users: Mapping[str, UserEmbedding],
+        *,
+        config: PPDConfig,
+        **more: Any,
+    ) -> None:
+        assert_disjoint(pairs, users)
+        self.users = dict(users)
+        self.folder = None if config.users is not None else Path(config.output_dir) / "users"
+        self._embedding = next(iter(self.users.values()))
+        super().__init__(model, pairs, config=config, **more)
+        self.examples.users = PairUsers(pairs, users, known(config.user_dropout, "user_dropout"))
+
+    def _make_trainable(self, needs_reference: bool) -> None:
+        _, tokens, width = self._embedding.tokens.shape
+        extractor = self._embedding.extractor
+        add_user_adapter(self.model, width=width, tokens=tokens, seed=self.config.seed, extractor=extractor)
+        if needs_reference:
+            self.reference = make_reference(self.model)
+
+    def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
+        """Keep the users' files with the run, unless they have a folder of their own; then fill the caches."""
+        if self.folder is not None and schedule.rank == 0:
+            for user, embedding in self.users.items():
+                save_user(embedding, user_file(self.folder, user))
+        super().setup(device, schedule, stop)
+
+    def condition(self, batch: Batch) -> Conditioning:
+        """Return the conditioning of both sides, 2B rows, chosen first, with the user of each."""
+        text = super().condition(batch)
+        return text if batch.user is None else text.with_user(batch.user.repeat(batch.sides, 1, 1))
+
+    def write_samples(self, file: Path, stop: StopRequested) -> None:
+        """Draw the sample prompts into one PNG, each for another of the users."""
+        prompts = self.sample_prompts()
+        everyone = [embedding.mean() for embedding in self.users.values()]
+        users = [everyone[number % len(everyone)] for number in range(len(prompts))]
+        write_samples(self.model, prompts, file, seed=self.config.seed, stop=stop, users=users)
+
+
+class PPDTrainer(PairTrainer[PPDConfig]):
+    """Trains with PPD; `PPDTrainer(PPDConfig(model=..., pairs=..., output_dir=...)).train()`."""
+
+    algorithm = "ppd"
+
+    def build(self, model: DiffusionModel, data: PairDataset, autocast: Autocast) -> PPDTask:
+        """Embed the users who have no file yet, and put model, users and the pairs that are left together."""
+        users = self.embed(data, model.device)
+        left = training_rows(data, users)
+        logger.info(
+            "%d users, %d pairs to train on; left out: %d shots, %d of users without an embedding, %d of nobody",
+            len(users),
+            len(left.rows),
+            left.shots,
+            left.unembedded,
+            left.nobody,
+        )
+        pairs = data.select(left.rows)
+        task = PPDTask(model, pairs, users, config=self.config, autocast=autocast, **self.parts(pairs))
+        task.notes["users"] = {
+            "count": len(users),
+            "extractor": next(iter(users.values())).extractor,
+            "pairs_used_as_shots": left.shots,
+            "pairs_of_users_without_embedding": left.unembedded,
+            "pairs_of_nobody": left.nobody,
+        }
+        return task
+
+    def embed(self, pairs: PairDataset, device: torch.device) -> dict[str, UserEmbedding]:
+        """Return an embedding of each user who has pairs enough; files are made by the first process alone."""
+        from accelerate import PartialState
+
+        config = self.config
+        extractor = load_extractor(known(config.extractor, "extractor"), str(device))
+        settings = ShotSettings(config.shots, known(config.embeddings, "embeddings"), config.shot_pool, config.seed)
+        state = PartialState()
+        quiet = not state.is_main_process
+        if config.users is None:
+            return embed_users(pairs, extractor, settings, spare=1, progress=not quiet)
+        with state.main_process_first():
+            return embed_into(config.users, pairs, extractor, settings, spare=1, any_shots=True, progress=not quiet)
+
+
+def train(config: PPDConfig) -> dict[str, Any]:
+    """Run `t2ialign train ppd` and return what `report.json` holds."""
+    return PPDTrainer(config).train()
