@@ -1,4 +1,4 @@
-"""`t2ialign data check`: whether a set of pairs is fit to train on."""
+"""`t2ialign data check`: whether a set of pairs or labelled pictures is fit to train on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from t2ialign.cli.output import is_first_process, say
 from t2ialign.config import REQUIRED, option
 from t2ialign.errors import ConfigError
 
-DESCRIPTION = """Decode every picture of a set of pairs and look for what spoils training: broken files, ties,
-duplicates, leaks between splits, sizes, captions that are cut. Exit code 1 if the set is unfit."""
+DESCRIPTION = """Decode every picture of a set of pairs, or of labelled pictures, and look for what spoils training:
+broken files, ties, duplicates, leaks between splits, sizes, captions that are cut. Exit code 1 if the set is unfit."""
 
 EXAMPLES = """examples:
   t2ialign data check my_pairs
@@ -23,7 +23,9 @@ EXAMPLES = """examples:
 class Options:
     """What to check."""
 
-    pairs: str = option(REQUIRED, "mini-pairs, a folder of pairs, or a hub dataset id.", positional=True)
+    pairs: str = option(
+        REQUIRED, "mini-pairs, a folder of pairs or labelled pictures, or a hub dataset id.", positional=True
+    )
     split: str | None = option(None, "One split. Default: all of them.")
     revision: str | None = option(None, "Branch, tag or commit of a hub dataset.")
     workers: int = option(0, "Processes that decode pictures; 0 decodes in this one.")
@@ -40,9 +42,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Check and show the findings."""
-    from t2ialign.data.check import check_pairs
+    from t2ialign.data.check import check_set
 
-    report = check_pairs(
+    report = check_set(
         options.pairs,
         split=options.split,
         revision=options.revision,

@@ -1,8 +1,8 @@
-"""`check_pairs`: everything that is wrong with a set of pairs, before a training finds it out.
+"""`check_set`: everything that is wrong with a set of pairs or labelled pictures, before a training finds it out.
 
-Law of this file: all of the set is looked at and all faults are counted, where `load_pairs` stops at the first. What
-makes a set unfit is a fault of single rows; what may be meant so (ties, repeated pairs, shared prompts) is told and
-does not.
+Law of this file: all of the set is looked at and all faults are counted, where `load_pairs` and `load_unpaired` stop
+at the first. What makes a set unfit is a fault of single rows; what may be meant so (ties, repeated pairs, shared
+prompts, one label alone) is told and does not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,128 +20,60 @@ from typing import Any
 from tqdm import tqdm
 
 from t2ialign.data import columns as cols
-from t2ialign.data.captions import CutCaptions, count_cut
+from t2ialign.data import pairs as pair_sets
+from t2ialign.data import unpaired as picture_sets
+from t2ialign.data.captions import count_cut
+from t2ialign.data.check_report import EXAMPLES, CheckReport, PairsReport, SplitReport, UnpairedReport
 from t2ialign.data.images import open_image
-from t2ialign.data.pairs import PairDataset, from_table
-from t2ialign.data.sources import local_path, open_table, split_names
+from t2ialign.data.pairs import PairDataset
+from t2ialign.data.sources import Table, local_path, open_table, split_names
+from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.errors import DataError
 
-EXAMPLES = 5
-"""How many places are shown of each kind of fault."""
 _CHUNK = 32
 
 Digest = bytes
 PairKey = tuple[str, Digest, Digest, str, str]
 """(prompt, a picture, the other picture, user, aspect)."""
+PictureKey = tuple[str, Digest]
+"""(prompt, picture)."""
+Rows = dict[Any, int]
+"""For each pair or picture that is one of its kind, by key, the number of its row."""
 
 
-@dataclass
-class Finding:
-    """How often something was found, and the first places.
+@dataclass(frozen=True)
+class _Way:
+    """How to check: see `check_set`."""
 
-    Attributes:
-        count: How often.
-        examples: The first `EXAMPLES` places, in words.
+    workers: int
+    tokenizer: str | Path | None
+    progress: bool
+
+
+def check_set(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    workers: int = 0,
+    tokenizer: str | Path | None = None,
+    progress: bool = False,
+) -> CheckReport[Any]:
+    """Look at every row and decode every picture of a set, with `check_pairs` or `check_unpaired`, as its columns say.
+
+    Args:
+        source: As for `load_pairs` and `load_unpaired`.
+        split: One split; all of them by default.
+        revision: Branch, tag or commit of a hub dataset.
+        workers: Processes that decode; 0 decodes in this one.
+        tokenizer: See `count_cut`; the packaged sets use mini-SD's own by default.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: If the source can not be opened, its columns are those of neither form, or a whole column has a
+            wrong type.
     """
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, where: str) -> None:
-        """Count one more."""
-        self.count += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(where)
-
-
-@dataclass
-class SplitReport:
-    """What was found in one split.
-
-    Attributes:
-        pairs: Rows in all, ties included.
-        ties: Rows with `preference_prob` 0.5.
-        prompts: Different prompts.
-        users: Different users; 0 where the set names none.
-        errors: What makes the set unfit, by kind.
-        warnings: What may be meant so, by kind.
-        sizes: Pictures by `WIDTHxHEIGHT`, as decoded.
-        notices: What was done to pictures while decoding (see `open_image`).
-        captions_cut: Captions that CLIP would cut.
-    """
-
-    pairs: int = 0
-    ties: int = 0
-    prompts: int = 0
-    users: int = 0
-    errors: dict[str, Finding] = field(default_factory=dict)
-    warnings: dict[str, Finding] = field(default_factory=dict)
-    sizes: Counter[str] = field(default_factory=Counter)
-    notices: Counter[str] = field(default_factory=Counter)
-    captions_cut: CutCaptions | None = None
-
-    def error(self, kind: str, where: str) -> None:
-        """Count a fault that makes the set unfit."""
-        self.errors.setdefault(kind, Finding()).add(where)
-
-    def warn(self, kind: str, where: str) -> None:
-        """Count something that may be meant so."""
-        self.warnings.setdefault(kind, Finding()).add(where)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; the keys are the attributes, sizes the most frequent first."""
-        findings = {
-            name: {kind: {"count": each.count, "examples": each.examples} for kind, each in sorted(found.items())}
-            for name, found in (("errors", self.errors), ("warnings", self.warnings))
-        }
-        numbers = {"pairs": self.pairs, "ties": self.ties, "prompts": self.prompts, "users": self.users}
-        cut = self.captions_cut.to_dict() if self.captions_cut else None
-        counts = {"sizes": dict(self.sizes.most_common()), "notices": dict(self.notices)}
-        return {**numbers, **findings, **counts, "captions_cut": cut}
-
-
-@dataclass
-class CheckReport:
-    """What `check_pairs` found.
-
-    Attributes:
-        source: What was checked.
-        splits: A report for each split.
-    """
-
-    source: str
-    splits: dict[str, SplitReport] = field(default_factory=dict)
-
-    @property
-    def fit(self) -> bool:
-        """Whether the set can be trained on: every split has pairs that are no ties, and no row has an error."""
-        return bool(self.splits) and all(not each.errors for each in self.splits.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: `source`, `fit`, and `splits` with `SplitReport.to_dict` of each."""
-        splits = {name: each.to_dict() for name, each in self.splits.items()}
-        return {"source": self.source, "fit": self.fit, "splits": splits}
-
-    def lines(self) -> list[str]:
-        """Say it for people, the verdict last."""
-        told = []
-        for name, each in self.splits.items():
-            users = f", {each.users:,} users" if each.users else ""
-            told.append(f"{name}: {each.pairs:,} pairs, {each.ties:,} ties, {each.prompts:,} prompts{users}")
-            if each.sizes:
-                sizes = ", ".join(f"{size} ({count:,})" for size, count in each.sizes.most_common(4))
-                more = f" and {len(each.sizes) - 4} more" if len(each.sizes) > 4 else ""
-                told.append(f"  sizes: {sizes}{more}")
-            told += [f"  notice: {count:,} pictures: {notice}" for notice, count in each.notices.most_common()]
-            if each.captions_cut is not None and each.captions_cut.count:
-                cut = each.captions_cut
-                sure = "" if cut.exact else f", {cut.certain:,} certainly"
-                told.append(f"  captions cut at {cut.limit} tokens: {cut.count:,}{sure} ({cut.method})")
-            for kind, found in (("warning", each.warnings), ("ERROR", each.errors)):
-                for what, finding in sorted(found.items()):
-                    more = f" and {finding.count - 1:,} more" if finding.count > 1 else ""
-                    told.append(f"  {kind}: {what}: {finding.examples[0]}{more}")
-        return [*told, "fit for training" if self.fit else "NOT fit for training"]
+    return _check(source, None, split, revision, _Way(workers, tokenizer, progress))
 
 
 def check_pairs(
@@ -152,7 +84,7 @@ def check_pairs(
     workers: int = 0,
     tokenizer: str | Path | None = None,
     progress: bool = False,
-) -> CheckReport:
+) -> CheckReport[PairsReport]:
     """Look at every row and decode every picture of a set of pairs.
 
     Errors, which make the set unfit: an invalid row, an empty prompt, a missing or unreadable picture, the same
@@ -171,26 +103,88 @@ def check_pairs(
     Raises:
         DataError: If the source can not be opened, a column is missing, or a whole column has a wrong type.
     """
-    if workers < 0:
-        raise DataError(f"workers must be 0 or more, not {workers}")
-    report = CheckReport(str(source))
-    tokenizer = tokenizer or _own_tokenizer(source)
-    pairs_of: dict[str, dict[PairKey, int]] = {}
+    return _check(source, cols.PAIRS, split, revision, _Way(workers, tokenizer, progress))
+
+
+def check_unpaired(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    workers: int = 0,
+    tokenizer: str | Path | None = None,
+    progress: bool = False,
+) -> CheckReport[UnpairedReport]:
+    """Look at every row and decode every picture of a set of labelled pictures.
+
+    Errors, which make the set unfit: an invalid row, an empty prompt, a missing or unreadable picture, a label that is
+    neither true nor false, a picture that is in two splits for the same prompt. Warnings: repeated pictures, pictures
+    with both labels for the same prompt, one label alone, prompts that are in two splits.
+
+    Args:
+        source: As for `load_unpaired`, with the columns of labelled pictures.
+        split: One split; all of them by default.
+        revision: Branch, tag or commit of a hub dataset.
+        workers: Processes that decode; 0 decodes in this one.
+        tokenizer: See `count_cut`.
+        progress: Show a progress bar.
+
+    Raises:
+        DataError: If the source can not be opened, a column is missing, or a whole column has a wrong type.
+    """
+    return _check(source, cols.UNPAIRED, split, revision, _Way(workers, tokenizer, progress))
+
+
+def _check(
+    source: str | Path, form: cols.Form | None, split: str | None, revision: str | None, way: _Way
+) -> CheckReport[Any]:
+    if way.workers < 0:
+        raise DataError(f"workers must be 0 or more, not {way.workers}")
+    way = _Way(way.workers, way.tokenizer or _own_tokenizer(source), way.progress)
+    report: CheckReport[Any] = CheckReport(str(source))
+    rows_of: dict[str, Rows] = {}
     prompts_of: dict[str, set[str]] = {}
     for name in [split] if split else split_names(source, revision):
         table = open_table(source, name, revision)
-        cols.check_columns(table.dataset.column_names, table.name)
-        found = report.splits[name] = SplitReport(pairs=len(table.dataset))
-        bad = _check_rows(table.dataset.data.table, found)
-        if len(bad) == found.pairs:
-            found.error("no preference", f"none of {found.pairs:,} rows can be used")
+        form = form or cols.form_of(table.dataset.column_names, table.name)
+        cols.check_columns(table.dataset.column_names, table.name, form)
+        cols.check_label_names(table.dataset.features.get(cols.LABEL) if form is cols.UNPAIRED else None, table.name)
+        count = len(table.dataset)
+        found = report.splits[name] = (
+            PairsReport(pairs=count) if form is cols.PAIRS else UnpairedReport(pictures=count)
+        )
+        bad = _check_rows(table, form, found)
+        if len(bad) == count:
+            found.error("no preference" if form is cols.PAIRS else "no label", f"none of {count:,} rows can be used")
             continue
-        pairs = from_table(table, "keep").select(row for row in range(found.pairs) if row not in bad)
-        _check_texts(pairs, found, tokenizer)
-        keys = _check_pictures(pairs, found, workers, progress, f"check {name}")
-        pairs_of[name], prompts_of[name] = _check_repeats(pairs, keys, found), set(pairs.prompts)
-    _check_leaks(report, pairs_of, prompts_of)
+        good = [row for row in range(count) if row not in bad]
+        if isinstance(found, PairsReport):
+            rows_of[name], prompts_of[name] = _check_pairs(table, good, found, way, f"check {name}")
+        else:
+            rows_of[name], prompts_of[name] = _check_unpaired(table, good, found, way, f"check {name}")
+    _check_leaks(report, rows_of, prompts_of, cols.PAIRS.unit if form is None else form.unit)
     return report
+
+
+def _check_pairs(table: Table, good: list[int], found: PairsReport, way: _Way, title: str) -> tuple[Rows, set[str]]:
+    pairs = pair_sets.from_table(table, "keep").select(good)
+    _check_texts(pairs, found, way.tokenizer)
+    digests = _check_pictures(pairs, found, way, title)
+    return _check_repeats(pairs, digests, found), set(pairs.prompts)
+
+
+def _check_unpaired(
+    table: Table, good: list[int], found: UnpairedReport, way: _Way, title: str
+) -> tuple[Rows, set[str]]:
+    pictures = picture_sets.from_table(table).select(good)
+    found.positives = sum(pictures.labels)
+    found.negatives = len(pictures) - found.positives
+    if not (found.positives and found.negatives):
+        label = "false" if found.negatives else "true"
+        found.warn("one label alone", f"all {len(pictures):,} are {label}; kto compares the two")
+    _count_texts(pictures, found, [], way.tokenizer)
+    digests = [look.digest for _, (look,) in _looked_at(pictures, cols.UNPAIRED, found, way, title)]
+    return _check_repeated_pictures(pictures, digests, found), set(pictures.prompts)
 
 
 def _own_tokenizer(source: str | Path) -> Path | None:
@@ -205,24 +199,31 @@ def _own_tokenizer(source: str | Path) -> Path | None:
         return None
 
 
-def _check_rows(table: Any, found: SplitReport) -> set[int]:
+def _check_rows(table: Table, form: cols.Form, found: SplitReport) -> set[int]:
     """Report invalid rows, and return their numbers."""
     bad = set()
-    for fault in cols.faults(table):
+    for fault in cols.faults(table.dataset.data.table, form):
         kind = "empty prompt" if fault.column == "prompt" else f"invalid {fault.column}"
-        found.error("missing picture" if fault.column in cols.PICTURES else kind, str(fault))
+        found.error("missing picture" if fault.column in form.pictures else kind, str(fault))
         bad.add(fault.row)
     return bad
 
 
-def _check_texts(pairs: PairDataset, found: SplitReport, tokenizer: str | Path | None) -> None:
+def _check_texts(pairs: PairDataset, found: PairsReport, tokenizer: str | Path | None) -> None:
     found.ties = sum(value == cols.TIE for value in pairs.column("preference_prob"))
-    found.prompts = len(set(pairs.prompts))
-    found.users = len({user for user in pairs.column("user_id") if user is not None})
     captions = [text for name in ("chosen_prompt", "rejected_prompt") for text in pairs.column(name) if text]
-    found.captions_cut = count_cut([*pairs.prompts, *captions], tokenizer)
+    _count_texts(pairs, found, captions, tokenizer)
     if found.ties == len(pairs):
         found.error("no preference", f"all {len(pairs):,} rows are ties")
+
+
+def _count_texts(
+    examples: PairDataset | UnpairedDataset, found: SplitReport, captions: list[str], tokenizer: str | Path | None
+) -> None:
+    """Count prompts, users, and the prompts and further captions that are cut."""
+    found.prompts = len(set(examples.prompts))
+    found.users = len({user for user in examples.column("user_id") if user is not None})
+    found.captions_cut = count_cut([*examples.prompts, *captions], tokenizer)
 
 
 @dataclass(frozen=True)
@@ -247,54 +248,59 @@ def _look(data: bytes | DataError) -> _Look:
     return _Look(size=image.size, digest=digest, notices=tuple(notices.items()))
 
 
-def _encoded(pairs: PairDataset) -> Iterator[bytes | DataError]:
-    """Go through the encoded pictures: chosen and rejected of the first pair, of the second, ..."""
-    for index in range(len(pairs)):
-        for side in cols.PICTURES:
+def _encoded(examples: PairDataset | UnpairedDataset) -> Iterator[bytes | DataError]:
+    """Go through the encoded pictures; of pairs, chosen and rejected of the first pair, of the second, ..."""
+    for index in range(len(examples)):
+        for side in cols.PICTURES if isinstance(examples, PairDataset) else (cols.IMAGE,):
             try:
-                yield pairs.encoded(index, side)
+                yield examples.encoded(index, side) if isinstance(examples, PairDataset) else examples.encoded(index)
             except DataError as error:
                 yield error
 
 
-def _looks(pairs: PairDataset, workers: int) -> Iterator[_Look]:
+def _looks(examples: PairDataset | UnpairedDataset, workers: int) -> Iterator[_Look]:
     """Decode all pictures, in order; with workers, few encoded pictures are under way at a time."""
     if workers == 0:
-        yield from map(_look, _encoded(pairs))
+        yield from map(_look, _encoded(examples))
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        source = _encoded(pairs)
+        source = _encoded(examples)
         while chunk := list(islice(source, _CHUNK * workers)):
             yield from pool.map(_look, chunk, chunksize=8)
 
 
-def _check_pictures(
-    pairs: PairDataset, found: SplitReport, workers: int, progress: bool, title: str
-) -> list[tuple[Digest, Digest]]:
-    """Decode everything; return the two digests of each pair, empty where a picture could not be read."""
-    keys: list[tuple[Digest, Digest]] = []
-    looks = _looks(pairs, workers)
-    for index in tqdm(range(len(pairs)), desc=title, unit="pair", disable=not progress):
-        chosen, rejected = next(looks), next(looks)
-        where = f"row {pairs.row(index)}"
-        for side, look in (("chosen", chosen), ("rejected", rejected)):
+def _looked_at(
+    examples: PairDataset | UnpairedDataset, form: cols.Form, found: SplitReport, way: _Way, title: str
+) -> Iterator[tuple[int, tuple[_Look, ...]]]:
+    """Decode everything and report what can not be read; yield each example's row and its pictures."""
+    looks = _looks(examples, way.workers)
+    for index in tqdm(range(len(examples)), desc=title, unit=form.unit, disable=not way.progress):
+        row, seen = examples.row(index), tuple(next(looks) for _ in form.pictures)
+        for column, look in zip(form.pictures, seen, strict=True):
             if look.error:
-                found.error("unreadable picture", f"{where}, {side}: {look.error}")
+                found.error("unreadable picture", f"row {row}, {column}: {look.error}")
             else:
                 found.sizes["{}x{}".format(*look.size)] += 1
                 found.notices.update(dict(look.notices))
-        keys.append((chosen.digest, rejected.digest))
+        yield row, seen
+
+
+def _check_pictures(pairs: PairDataset, found: PairsReport, way: _Way, title: str) -> list[tuple[Digest, Digest]]:
+    """Decode everything; return the two digests of each pair, empty where a picture could not be read."""
+    digests: list[tuple[Digest, Digest]] = []
+    for row, (chosen, rejected) in _looked_at(pairs, cols.PAIRS, found, way, title):
+        digests.append((chosen.digest, rejected.digest))
         if chosen.error or rejected.error:
             continue
         if chosen.digest == rejected.digest:
-            found.error("the same picture on both sides", where)
+            found.error("the same picture on both sides", f"row {row}")
         if chosen.size[0] * rejected.size[1] != chosen.size[1] * rejected.size[0]:
             sizes = "{}x{}, rejected {}x{}".format(*chosen.size, *rejected.size)
-            found.warn("chosen and rejected of different shape", f"{where}: chosen {sizes}")
-    return keys
+            found.warn("chosen and rejected of different shape", f"row {row}: chosen {sizes}")
+    return digests
 
 
-def _check_repeats(pairs: PairDataset, digests: list[tuple[Digest, Digest]], found: SplitReport) -> dict[PairKey, int]:
+def _check_repeats(pairs: PairDataset, digests: list[tuple[Digest, Digest]], found: PairsReport) -> dict[PairKey, int]:
     """Find the same two pictures for the same prompt again; return a row for each pair that is one of its kind."""
     rows: dict[PairKey, int] = {}
     winners: dict[PairKey, Digest] = {}
@@ -320,16 +326,41 @@ def _check_repeats(pairs: PairDataset, digests: list[tuple[Digest, Digest]], fou
     return rows
 
 
+def _check_repeated_pictures(
+    pictures: UnpairedDataset, digests: list[Digest], found: UnpairedReport
+) -> dict[PictureKey, int]:
+    """Find the same picture for the same prompt again; return a row for each that is one of its kind."""
+    rows: dict[PictureKey, int] = {}
+    voted: dict[tuple[str, Digest, str, bool], int] = {}
+    labels: dict[PictureKey, tuple[bool, int]] = {}
+    columns = (pictures.prompts, pictures.column("user_id"), pictures.labels, digests)
+    for index, (prompt, user, label, digest) in enumerate(zip(*columns, strict=True)):
+        if not digest:
+            continue
+        row, key = pictures.row(index), (prompt, digest)
+        first = voted.setdefault((prompt, digest, user or "", label), row)
+        if first != row:
+            found.warn("repeated picture", f"row {row} is row {first} again")
+        other = labels.setdefault(key, (label, row))
+        if other[0] != label:
+            found.warn("a picture with both labels", f"rows {other[1]} and {row}")
+        rows.setdefault(key, row)
+    return rows
+
+
 def _check_leaks(
-    report: CheckReport, pairs_of: dict[str, dict[PairKey, int]], prompts_of: dict[str, set[str]]
+    report: CheckReport[Any], rows_of: dict[str, Rows], prompts_of: dict[str, set[str]], unit: str
 ) -> None:
     """Find what is in two splits; each is told in the later one."""
-    names = list(pairs_of)
+    names = list(rows_of)
     for position, name in enumerate(names):
         for earlier in names[:position]:
-            shared = pairs_of[name].keys() & pairs_of[earlier].keys()
-            for row, key in sorted((pairs_of[name][key], key) for key in shared):
-                where = f"row {row} is row {pairs_of[earlier][key]} of {earlier}"
-                report.splits[name].error("pair in two splits", where)
+            shared = rows_of[name].keys() & rows_of[earlier].keys()
+            for row, key in sorted((rows_of[name][key], key) for key in shared):
+                where = f"row {row} is row {rows_of[earlier][key]} of {earlier}"
+                report.splits[name].error(f"{unit} in two splits", where)
             for prompt in sorted(prompts_of[name] & prompts_of[earlier]):
                 report.splits[name].warn("prompt in two splits", f"{prompt!r}, also in {earlier}")
+
+
+__all__ = ["EXAMPLES", "CheckReport", "PairsReport", "UnpairedReport", "check_pairs", "check_set", "check_unpaired"]

@@ -91,6 +91,31 @@ def open_image(
         return _to_rgb(_identify(stream, name), name, notices, max_pixels)
 
 
+def decode_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image.Image:
+    """Decode a picture in full, and leave its mode, its transparency and its orientation as the file has them.
+
+    For scorers, which prepare pictures as their official code does. It is as strict as `open_image`.
+
+    Args:
+        source: A path or encoded bytes.
+        max_pixels: The most pixels (width times height) that are accepted.
+        name: What to call the picture in an error; its file name by default.
+
+    Raises:
+        DataError: If it can not be read, is damaged or cut short, animated, too large, or in a format not read here.
+    """
+    stream, name = _stream(source, name)
+    with stream:
+        image = _identify(stream, name)
+        _refuse_by_header(image, name, max_pixels)
+        try:
+            with _whole_files_only():
+                image.load()
+        except Exception as error:
+            raise _damaged(name, error) from error
+        return image
+
+
 def peek(source: str | Path | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
     """Read a picture's header, without its pixels.
 

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ def _line_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _table_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
     rows: list[tuple[str, dict[str, Any]]] = []
     header: list[str] | None = None
-    for number, cells in _tsv_lines(text) if path.suffix.lower() == ".tsv" else _csv_lines(text, path.name):
+    for number, cells in (
+        _tsv_lines(text) if path.suffix.lower() == ".tsv" else csv_lines(io.StringIO(text, newline=""), path.name)
+    ):
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
@@ -153,9 +155,20 @@ def _table_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _csv_lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line a row begins on, counted from 1, and its cells."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def csv_lines(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a CSV file one after the other.
+
+    Args:
+        lines: Its lines, their ends untouched.
+        name: What to call the file in an error.
+
+    Yields:
+        The line a row begins on, counted from 1, and its cells.
+
+    Raises:
+        DataError: If a quoted cell is damaged; it names the line.
+    """
+    reader = csv.reader(lines, strict=True)
     begin = 1
     try:
         for cells in reader:
@@ -168,7 +181,7 @@ def _csv_lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield as `_csv_lines` does. Quotes that do not wrap a whole cell are letters: PartiPrompts begins a cell so."""
+    """Yield as `csv_lines` does. Quotes that do not wrap a whole cell are letters: PartiPrompts begins a cell so."""
     number, begin, cells = 1, 1, []
     for match in _TSV_CELL.finditer(text):
         quoted, plain, end = match.groups()

@@ -1,4 +1,4 @@
-"""Where a table of pairs lies, which splits it has, and how it becomes a Hugging Face `datasets.Dataset`.
+"""Where a set lies, of pairs or of labelled pictures, which splits it has, and how it becomes a `datasets.Dataset`.
 
 Law of this file: opening costs no decoding and, up to `IN_MEMORY_BYTES`, no disk. Parquet is compressed, so it can not
 be memory-mapped as it is. A set of parquet files below that size is read into memory and nothing is written anywhere.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t2ialign.data.columns import PICTURES
+from t2ialign.data.columns import IMAGE, LABEL, PICTURES
 from t2ialign.data.files import read_json_lines
 from t2ialign.errors import DataError
 
@@ -34,6 +34,7 @@ IN_MEMORY_BYTES = 256 << 20
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SPLIT = re.compile(r"(?P<split>\w+?)([-_.]\d{4,}(-of-\d+)?)?(-[0-9a-f]{16})?")
+_KTO_HINT = "a CSV of labelled pictures is brought to ours with `t2ialign data import kto`"
 _WHOLE_FILE_BYTES = 16 << 20
 _SAMPLE_BYTES = 1 << 20
 
@@ -176,14 +177,22 @@ class _Lines(_Layout):
         """Read the lines; the pictures stay files."""
         from datasets import Dataset
 
-        rows = [_renamed(row) for _, row in read_json_lines(files[0])]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names}))
+        rows = [row for _, row in read_json_lines(files[0])]
+        names = _our_names(dict.fromkeys(name for row in rows for name in row))
+        rows = [{names[name]: value for name, value in row.items()} for row in rows]
+        return Dataset(pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names.values()}))
 
 
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """Accept the names of `datasets`' imagefolder: `chosen_file_name` for a picture column `chosen`."""
-    return {name.removesuffix("_file_name") if name[:-10] in PICTURES else name: value for name, value in row.items()}
+def _our_names(names: Iterable[str]) -> dict[str, str]:
+    """Accept the names of `datasets`' imagefolder: `chosen_file_name` for a picture column `chosen`.
+
+    `file_name` alone is the picture of a line that has a label and names no other picture.
+    """
+    known = (*PICTURES, IMAGE)
+    ours = {name: name.removesuffix("_file_name") if name[:-10] in known else name for name in names}
+    if LABEL in ours and "file_name" in ours and not set(known) & set(ours.values()):
+        ours["file_name"] = IMAGE
+    return ours
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
@@ -207,7 +216,8 @@ def _layout(path: Path) -> _Layout:
             return _Parquet({"train": [path]})
         if path.suffix in (".jsonl", ".ndjson"):
             return _Lines({"train": [path]})
-        raise DataError(f"{path}: pairs are read from .parquet or .jsonl files, not {path.suffix or 'this one'}")
+        hint = f"; {_KTO_HINT}" if path.suffix == ".csv" else ""
+        raise DataError(f"{path}: sets are read from .parquet or .jsonl files, not {path.suffix or 'this one'}{hint}")
     if (path / "dataset_dict.json").is_file():
         return _Saved({state.parent.name: _saved_files(state) for state in sorted(path.glob("*/state.json"))})
     if (path / "state.json").is_file():
@@ -222,6 +232,8 @@ def _layout(path: Path) -> _Layout:
     hint = ""
     if any((path / name).is_dir() for name in ("chosen", "w")):
         hint = "; it looks like two folders of pictures: bring it to pairs with `t2ialign data import folders`"
+    elif any(path.glob("*.csv")):
+        hint = f"; {_KTO_HINT}"
     raise DataError(f"{path}: no *.parquet, metadata.jsonl or saved dataset in this folder{hint}")
 
 

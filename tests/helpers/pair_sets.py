@@ -1,4 +1,4 @@
-"""Small sets of preference pairs for tests."""
+"""Small sets of preference pairs and labelled pictures for tests."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def encoded(number: int, format: str = "PNG", size: tuple[int, int] = (16, 16)) 
 def pair(number: int, **more: Any) -> dict[str, Any]:
     """A row whose chosen picture is number 2n and whose rejected one is 2n + 1."""
     return {"prompt": f"prompt {number}", "chosen": encoded(2 * number), "rejected": encoded(2 * number + 1), **more}
+
+
+def labelled(number: int, label: Any = True, **more: Any) -> dict[str, Any]:
+    """A row whose picture is number n."""
+    return {"prompt": f"prompt {number}", "image": encoded(number), "label": label, **more}

@@ -1,7 +1,8 @@
 """From the formats of others to ours: `import_pairs` and one file a format.
 
 Law of this room: what is read is written or counted, with the reason; memory does not grow with the set. An importer
-is a generator of candidates (a row of ours, or a reason to leave it out) and knows nothing of how they are written.
+is a generator of candidates (a row of ours, or a reason to leave it out) and knows nothing of how they are written. It
+writes pairs, or what its `FORM` says.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, get_args
 
+from t2ialign.data import columns as cols
 from t2ialign.data.files import write_json
 from t2ialign.data.images import open_image, peek
-from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row
+from t2ialign.data.importers.base import Both, Candidate, Dropped, ImportOptions, Row
 from t2ialign.data.importers.unsafe import UnsafeFilter
-from t2ialign.data.writing import NoPairsError, write_card, write_pairs
+from t2ialign.data.writing import NoRowsError, write_card, write_rows
 from t2ialign.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ FORMATS = {
     "folders": "two folders, chosen/ and rejected/, with equal names, and a captions file",
     "pickapic": "Pick-a-Pic v1 or v2: parquet files or a hub id",
     "trl": "prompt/chosen/rejected as in TRL, chat messages and images too",
+    "pickdoublecaption": "Pick-Double-Caption: Pick-a-Pic with a caption of each picture (dual captions)",
+    "kto": "Diffusion-KTO's CSV, or prompt/completion/label as in TRL: labelled pictures",
 }
 """The formats that are read, with a line of help each. A file of the same name here reads it."""
 
@@ -40,10 +45,11 @@ class ImportSummary:
     Attributes:
         format: One of `FORMATS`.
         source: Name of the folder or file, or the hub id.
-        output_dir: Where the pairs are.
+        output_dir: Where the set is.
         split: Which split was read and written.
-        read: Rows (pairs) that were looked at.
-        written: Pairs that were written.
+        kind: What was written, `pairs` or `unpaired` (labelled pictures).
+        read: Rows (pairs, pictures) that were looked at.
+        written: Rows that were written.
         dropped: Rows that were left out, by reason.
         notices: What else happened, counted (`"ties kept"`).
         examples: For each reason the first row that was left out.
@@ -55,6 +61,7 @@ class ImportSummary:
     source: str
     output_dir: str
     split: str
+    kind: str = cols.PAIRS.name
     read: int = 0
     written: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
@@ -69,7 +76,8 @@ class ImportSummary:
 
     def lines(self) -> list[str]:
         """Say it for people."""
-        told = [f"{self.written:,} of {self.read:,} pairs written to {self.output_dir} ({self.split})"]
+        unit = cols.FORMS[self.kind].unit
+        told = [f"{self.written:,} of {self.read:,} {unit}s written to {self.output_dir} ({self.split})"]
         for reason, count in sorted(self.dropped.items(), key=lambda item: -item[1]):
             told.append(f"  left out, {reason}: {count:,} (first: {self.examples[reason]})")
         return told + [f"  {notice}: {count:,}" for notice, count in sorted(self.notices.items())]
@@ -88,49 +96,90 @@ def import_pairs(
     unsafe_column: str | None = None,
     verify: bool = False,
     overwrite: bool = False,
+    both: Both = "win",
+    images: str | Path | None = None,
+    caption_columns: tuple[str, str] | None = None,
 ) -> ImportSummary:
-    """Bring preference pairs of another format to ours: parquet, a card, and `import.json`.
+    """Bring pairs or labelled pictures of another format to ours: parquet, a card, and `import.json`.
 
     Args:
         format: One of `FORMATS`.
-        source: A folder or file; for `pickapic` and `trl` also a hub id, which is streamed.
+        source: A folder or file; for formats that are tables also a hub id, which is streamed.
         output_dir: Where to write. Splits may be added to it by further calls.
         split: Which split to read, and the name to write it under. `folders` has none: there it is only the name.
         revision: Branch, tag or commit of a hub dataset.
         ties: Whether ties are left out or written with `preference_prob` 0.5.
-        limit: Stop after so many pairs were written.
+        limit: Stop after so many rows were written.
         unsafe_words: A file with a word or phrase a line; pairs whose prompt holds one are left out.
         unsafe_column: A column of the source; pairs where it is true, above 0.5, or empty are left out.
         verify: Decode every picture in full and leave out pairs where one is damaged. Without it the headers are read,
             and `check_pairs` finds the rest.
         overwrite: Replace the split if it is there.
+        both: `kto`: the label of pictures that both won and lost, or `drop`. Diffusion-KTO counts them as won.
+        images: `kto`: the folder that the paths of pictures are relative to. By default that of the table.
+        caption_columns: `pickdoublecaption`: the columns with a caption of picture 0 and of picture 1.
 
     Returns:
         What was read, written and left out.
 
     Raises:
-        DataError: If the format is not known, the source can not be read or is of another format, or no pair is left.
+        DataError: If the format is not known, an option is not one of it, the source can not be read or is of another
+            format, or nothing is left.
     """
     if format not in FORMATS:
         raise DataError(f"format {format!r} is not known; the formats are {', '.join(FORMATS)}")
     if ties not in ("drop", "keep") or (limit is not None and limit < 1):
         raise DataError(f"ties must be drop or keep and limit 1 or more, not {ties!r} and {limit!r}")
     reader = importlib.import_module(f"t2ialign.data.importers.{format}")
-    options = ImportOptions(split, revision, ties, UnsafeFilter.load(unsafe_words, unsafe_column))
+    form: cols.Form = getattr(reader, "FORM", cols.PAIRS)
+    folder = None if images is None else Path(images).expanduser()
+    unsafe = UnsafeFilter.load(unsafe_words, unsafe_column)
+    options = ImportOptions(split, revision, ties, unsafe, both, folder, caption_columns)
+    _check_options(format, form, options)
     name = Path(source).name if Path(source).exists() else str(source)
-    summary = ImportSummary(format, name, str(output_dir), split)
+    summary = ImportSummary(format, name, str(output_dir), split, form.name)
+    _run(reader, source, options, summary, limit=limit, look=open_image if verify else _header, overwrite=overwrite)
+    return summary
+
+
+def _run(
+    reader: ModuleType,
+    source: str | Path,
+    options: ImportOptions,
+    summary: ImportSummary,
+    *,
+    limit: int | None,
+    look: Callable[..., Any],
+    overwrite: bool,
+) -> None:
+    """Write what the reader yields, and describe it."""
     begun = time.monotonic()
+    form = cols.FORMS[summary.kind]
     candidates: Iterator[Candidate] = reader.read(source, options)
     columns: tuple[str, ...] = reader.columns(source, options)
     summary.columns = list(columns)
-    rows = _kept(candidates, summary, limit, open_image if verify else _header)
+    rows = _kept(candidates, summary, limit, look)
     try:
-        folder = write_pairs(rows, output_dir, split, columns=columns, overwrite=overwrite)
-    except NoPairsError as error:
-        raise DataError("\n".join([f"no pair of {name} is left", *summary.lines()[1:]])) from error
+        folder = write_rows(rows, summary.output_dir, summary.split, form=form, columns=columns, overwrite=overwrite)
+    except NoRowsError as error:
+        raise DataError("\n".join([f"no {form.unit} of {summary.source} is left", *summary.lines()[1:]])) from error
     summary.seconds = round(time.monotonic() - begun, 3)
     _describe(folder, summary)
-    return summary
+
+
+def _check_options(format: str, form: cols.Form, options: ImportOptions) -> None:
+    """Refuse an option that the format has not, rather than to pass over it."""
+    if options.both not in get_args(Both):
+        raise DataError(f"both must be one of {', '.join(get_args(Both))}, not {options.both!r}")
+    if form is cols.PAIRS and (options.both != "win" or options.images is not None):
+        option = "both" if options.both != "win" else "images"
+        raise DataError(f"--{option} is for labelled pictures, but the format {format} holds pairs; leave it out")
+    if form is cols.UNPAIRED and options.ties != "drop":
+        raise DataError(
+            f"--ties {options.ties} is for pairs; --both says what becomes of pictures that both won and lost"
+        )
+    if options.caption_columns is not None and format != "pickdoublecaption":
+        raise DataError(f"--caption_columns is for pickdoublecaption, not for {format}; leave it out")
 
 
 def _header(source: Any, *, name: str) -> None:
@@ -165,12 +214,13 @@ def _looked_at(row: Row, look: Callable[..., Any]) -> Candidate:
     """Leave a row out whose pictures can not be read, whose prompt is empty, or whose pictures are one."""
     if not isinstance(row["prompt"], str) or not row["prompt"].strip():
         return Dropped("empty prompt", row.where)
-    for side in ("chosen", "rejected"):
+    form = cols.PAIRS if "chosen" in row else cols.UNPAIRED
+    for column in form.pictures:
         try:
-            look(row[side], name=f"{row.where}, {side}")
+            look(row[column], name=f"{row.where}, {column}")
         except DataError as error:
             return Dropped("unreadable picture", str(error))
-    if row["chosen"] == row["rejected"]:
+    if form is cols.PAIRS and row["chosen"] == row["rejected"]:
         return Dropped("the same picture on both sides", row.where)
     return row
 
@@ -181,15 +231,15 @@ def _describe(folder: Path, summary: ImportSummary) -> None:
     splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["splits"] if path.is_file() else {}
     splits[summary.split] = summary.to_dict()
     write_json(path, {"splits": splits})
-    body = [f"# Preference pairs from {summary.source}", "", f"Imported by `t2ialign data import {summary.format}`."]
+    form = cols.FORMS[summary.kind]
+    body = [f"# {form.title} from {summary.source}", "", f"Imported by `t2ialign data import {summary.format}`."]
     for split, values in splits.items():
         body += ["", f"## {split}", "", "| rows | count |", "|---|---:|"]
         body += [f"| read | {values['read']:,} |", f"| written | {values['written']:,} |"]
         body += [f"| left out: {reason} | {count:,} |" for reason, count in sorted(values["dropped"].items())]
         body += [f"| {notice} | {count:,} |" for notice, count in sorted(values["notices"].items())]
-    write_card(
-        folder, "\n".join([*body, "", "The licence is that of the source: look it up before you pass this on."])
-    )
+    body += ["", "The licence is that of the source: look it up before you pass this on."]
+    write_card(folder, "\n".join(body), form)
 
 
 __all__ = ["FORMATS", "ImportSummary", "import_pairs"]

@@ -18,6 +18,9 @@ from t2ialign.errors import DataError
 
 BATCH_ROWS = 16
 
+Both = Literal["win", "lose", "drop"]
+"""What a picture that won against one and lost against another counts as."""
+
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -28,12 +31,18 @@ class ImportOptions:
         revision: Branch, tag or commit of a hub dataset.
         ties: Whether ties are left out or kept with `preference_prob` 0.5.
         unsafe: Tells which prompts are left out.
+        both: What becomes of pictures that both won and lost, where they are labelled one by one.
+        images: The folder that paths of pictures are relative to; `None` for that of the table.
+        caption_columns: Columns with a caption of picture 0 and of picture 1; `None` for the format's own.
     """
 
     split: str
     revision: str | None
     ties: Literal["drop", "keep"]
     unsafe: UnsafeFilter
+    both: Both = "win"
+    images: Path | None = None
+    caption_columns: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Row(Mapping[str, Any]):
-    """A pair in our columns.
+    """A pair or a labelled picture in our columns.
 
     Attributes:
         cells: The columns; pictures as bytes or paths.

@@ -8,13 +8,16 @@ first two flags, and where it does not know the set's name it makes a tie a win 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from t2ialign.data.columns import TIE
-from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row, picture, stream
+from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row, Stream, picture, stream
 from t2ialign.errors import DataError
+
+More = Callable[[Mapping[str, Any], bool], tuple[dict[str, Any], tuple[str, ...]]]
+"""From a row of the source, and whether picture 0 is the chosen one, to further cells and what to count about them."""
 
 COLUMNS = ("prompt", "chosen", "rejected", "user_id", "preference_prob", "source")
 
@@ -31,6 +34,18 @@ def read(source: str | Path, options: ImportOptions) -> Iterator[Candidate]:
         DataError: If the columns are not those of Pick-a-Pic.
     """
     table = stream(source, options)
+    check_columns(table, source)
+    options.unsafe.check_column(table.columns, str(source))
+    for where, row in table.rows:
+        yield candidate(row, where, options, table.root)
+
+
+def check_columns(table: Stream, source: str | Path) -> None:
+    """Refuse a table without Pick-a-Pic's columns.
+
+    Raises:
+        DataError: It names what is missing and what is there.
+    """
     missing = [name for name in ("caption", "jpg_0", "jpg_1", "label_0") if name not in table.columns]
     if missing:
         mend = (
@@ -39,12 +54,27 @@ def read(source: str | Path, options: ImportOptions) -> Iterator[Candidate]:
             else ("is it of another format?")
         )
         raise DataError(f"{source}: no column {', '.join(missing)} among {', '.join(table.columns)}; {mend}")
-    options.unsafe.check_column(table.columns, str(source))
-    for where, row in table.rows:
-        yield _candidate(row, where, options, table.root)
 
 
-def _candidate(row: Mapping[str, Any], where: str, options: ImportOptions, root: Path | None) -> Candidate:
+def candidate(
+    row: Mapping[str, Any],
+    where: str,
+    options: ImportOptions,
+    root: Path | None,
+    *,
+    name: str = "pickapic",
+    more: More | None = None,
+) -> Candidate:
+    """Make a pair of a row, or say why it is left out.
+
+    Args:
+        row: With Pick-a-Pic's columns.
+        where: Words for where it stands.
+        options: What the importer was told.
+        root: The folder that paths are relative to; `None` for a hub dataset.
+        name: What the column `source` says.
+        more: Gives further cells, for sets that have more columns.
+    """
     label = _label(row)
     if isinstance(label, str):
         return Dropped(label, where)
@@ -65,9 +95,10 @@ def _candidate(row: Mapping[str, Any], where: str, options: ImportOptions, root:
         "rejected": first if label == 0 else second,
         "user_id": None if user is None else str(user),
         "preference_prob": TIE if label == TIE else None,
-        "source": "pickapic",
+        "source": name,
     }
-    return Row(values, where, ("ties kept",) if label == TIE else ())
+    added, notices = more(row, label != 0) if more is not None else ({}, ())
+    return Row(values | added, where, (("ties kept",) if label == TIE else ()) + notices)
 
 
 def _label(row: Mapping[str, Any]) -> float | str:

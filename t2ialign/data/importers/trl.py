@@ -44,7 +44,7 @@ def read(source: str | Path, options: ImportOptions) -> Iterator[Candidate]:
 
 
 def _candidate(row: Mapping[str, Any], where: str, options: ImportOptions, table: Stream) -> Candidate:
-    prompt = _prompt(row)
+    prompt = prompt_text(row.get("prompt"), row.get("chosen"))
     if not prompt:
         return Dropped("empty prompt", where)
     if reason := options.unsafe.reason(prompt, row):
@@ -54,7 +54,7 @@ def _candidate(row: Mapping[str, Any], where: str, options: ImportOptions, table
     try:
         sides = [picture(cell, table.root) for cell in _cells(row, where)]
     except DataError as error:
-        if isinstance(error, _WordsError):
+        if isinstance(error, WordsError):
             raise
         return Dropped("unreadable picture", f"{where}: {error}")
     if len(sides) != 2 or None in sides:
@@ -64,15 +64,16 @@ def _candidate(row: Mapping[str, Any], where: str, options: ImportOptions, table
     return Row(values, where, ("ties kept",) if row.get("preference_prob") == cols.TIE else ())
 
 
-class _WordsError(DataError):
+class WordsError(DataError):
     """The set prefers words, not pictures: no row of it can serve."""
 
 
-def _is_chat(value: Any) -> bool:
+def is_chat(value: Any) -> bool:
+    """Tell whether a cell holds chat messages."""
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
 
 
-def _parts(messages: list[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def parts(messages: list[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Go through the parts of messages, plain text content as one part."""
     for message in messages:
         content = message.get("content")
@@ -80,17 +81,21 @@ def _parts(messages: list[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str
             yield str(message.get("role")), part
 
 
-def _prompt(row: Mapping[str, Any]) -> str:
-    """Return the text of the last message of a user, also where it is said within `chosen` alone."""
-    value = row.get("prompt")
+def prompt_text(value: Any, answer: Any = None) -> str:
+    """Return the text of the last message of a user, also where it is said within the answer alone; or a plain one.
+
+    Args:
+        value: The cell of the prompt: a text or messages.
+        answer: The cell of an answer, whose messages may hold the prompt.
+    """
     if isinstance(value, str):
         return value.strip()
-    messages = value if _is_chat(value) else row.get("chosen")
-    if not _is_chat(messages):
+    messages = value if is_chat(value) else answer
+    if not is_chat(messages):
         return ""
     assert isinstance(messages, list)
     asked = [message for message in messages if message.get("role") == "user"]
-    texts = [part.get("text") for _, part in _parts(asked[-1:]) if part.get("text")]
+    texts = [part.get("text") for _, part in parts(asked[-1:]) if part.get("text")]
     return " ".join(str(text).strip() for text in texts)
 
 
@@ -99,27 +104,39 @@ def _cells(row: Mapping[str, Any], where: str) -> list[Any]:
     waiting = list(row.get("images") or [])
     if row.get("chosen") is None and row.get("rejected") is None:
         return waiting
-    if _is_chat(row.get("prompt")):
-        for _, part in _parts(row["prompt"]):
-            if part.get("type") == "image" and part.get("image") is None:
-                waiting = waiting[1:]
+    waiting = waiting[waiting_for(row.get("prompt")) :]
     cells = []
     for side in cols.PICTURES:
-        cell, waiting = _side(row.get(side), waiting, f"{where}, {side}")
+        cell, waiting = picture_cell(row.get(side), waiting, f"{where}, {side}")
         cells.append(cell)
     return cells
 
 
-def _side(value: Any, waiting: list[Any], where: str) -> tuple[Any, list[Any]]:
-    """Return the picture of one side, and the pictures of `images` that are still waiting."""
-    if not _is_chat(value):
+def waiting_for(value: Any) -> int:
+    """Count the parts of a cell that stand for pictures of the column `images`."""
+    found = parts(value) if is_chat(value) else ()
+    return sum(part.get("type") == "image" and part.get("image") is None for _, part in found)
+
+
+def picture_cell(value: Any, waiting: list[Any], where: str) -> tuple[Any, list[Any]]:
+    """Return the picture of an answer, and the pictures of `images` that are still waiting.
+
+    Args:
+        value: The cell of the answer: a picture, a list of one, or messages.
+        waiting: What is left of the column `images`.
+        where: What to call the cell in an error.
+
+    Raises:
+        WordsError: If it is an answer in words.
+    """
+    if not is_chat(value):
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else None
         if isinstance(value, str) and not value.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
-            raise _WordsError(f"{where}: {value[:60]!r} is a text; pictures that are preferred are needed, not words")
+            raise WordsError(f"{where}: {value[:60]!r} is a text; pictures that are preferred are needed, not words")
         return value, waiting
     found = None
-    for role, part in _parts(value):
+    for role, part in parts(value):
         if part.get("type") != "image":
             continue
         cell = part.get("image")
@@ -127,6 +144,6 @@ def _side(value: Any, waiting: list[Any], where: str) -> tuple[Any, list[Any]]:
             cell, waiting = waiting[0], waiting[1:]
         if role == "assistant":
             found = cell
-    if found is None and not any(part.get("type") == "image" for _, part in _parts(value)):
-        raise _WordsError(f"{where}: messages without a picture; pictures that are preferred are needed, not words")
+    if found is None and not any(part.get("type") == "image" for _, part in parts(value)):
+        raise WordsError(f"{where}: messages without a picture; pictures that are preferred are needed, not words")
     return found, waiting
