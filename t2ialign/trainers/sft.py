@@ -2,7 +2,8 @@
 
     L = E[e],   e = mean (prediction - target)^2
 
-Of pairs it sees the preferred side alone; of single pictures with labels those whose label is true.
+Of pairs it sees the preferred side alone; of single pictures with labels those whose label is true; of pictures
+without labels all.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class SFTTrainer(Trainer[SFTConfig, UnpairedDataset]):
     algorithm = "sft"
 
     def load_data(self) -> UnpairedDataset:
-        """Open the pictures."""
-        return load_unpaired(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
+        """Open the pictures; where they have no labels, all of them are wanted."""
+        config = self.config
+        return load_unpaired(config.pairs, split=config.split, revision=config.pairs_revision, label=True)
 
     def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
         """Put the model and the wanted pictures together.
@@ -34,10 +36,9 @@ class SFTTrainer(Trainer[SFTConfig, UnpairedDataset]):
         Raises:
             DataError: if no picture is wanted.
         """
-        wanted = [index for index, label in enumerate(data.labels) if label]
-        if not wanted:
+        if not any(data.labels):
             raise DataError(f"{data.name} has no picture whose label is true; there is nothing to learn from")
-        return UnpairedTask(model, data.select(wanted), Supervised(), self.config, autocast)
+        return UnpairedTask(model, data.positives(), Supervised(), self.config, autocast)
 
 
 def train(config: SFTConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,15 @@ def colour_pairs(
     rejected: tuple[int, int, int] = BLUE,
     sizes: Sequence[tuple[int, int]] = ((64, 64), (64, 64)),
     first: int = 0,
+    **columns: Callable[[int], Any],
 ) -> PairDataset:
-    """Writes and opens `count` pairs on three prompts."""
+    """Writes and opens `count` pairs on three prompts; further columns are functions of a pair's number."""
     rows: list[dict[str, Any]] = [
         {
             "prompt": f"a picture {number % 3}",
             "chosen": picture(chosen, 2 * number, sizes[0]),
             "rejected": picture(rejected, 2 * number + 1, sizes[1]),
+            **{name: value(number) for name, value in columns.items()},
         }
         for number in range(first, first + count)
     ]
