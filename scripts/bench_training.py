@@ -3,7 +3,7 @@
     python scripts/bench_training.py --model mini-sd --batch_size 8 --json bench.json
     python scripts/bench_training.py --model sd15-shape --batch_size 1 --repeats 5
 
-Three measurements of LoRA Diffusion-DPO, each paired (one of each in turn) and given as medians:
+Measurements of Diffusion-DPO, each paired (one of each in turn) and given as medians:
 
     step_over_bare_unet   a step of ours, from the data loader to the written line of metrics, over the same UNet
                           forwards (reference included), backward and optimizer step on tensors ready in memory
@@ -11,6 +11,8 @@ Three measurements of LoRA Diffusion-DPO, each paired (one of each in turn) and 
                           the step
     memory_dpo_over_sft   peak memory of a step over that of plain LoRA tuning on the same number of pictures, each
                           in a process of its own (the accelerator's memory, or the process's on a CPU)
+    mapo_over_dpo         a step of MaPO, which has no reference, over a step of DPO, with LoRA and with every weight
+    memory_mapo_over_dpo  peak memory of the same, each in a process of its own
 
 `mini-sd` is the packaged model; `mini-shape` and `sd15-shape` are random weights of the size of mini-SD and of SD1.5.
 """
@@ -92,14 +94,16 @@ def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, A
     )
 
 
-def prepare(arguments: argparse.Namespace, folder: Path, cached: bool) -> tuple[Any, Any, Iterator[Any], Any]:
-    """A run of ours on random pictures, its batches, and its log."""
+def prepare(
+    arguments: argparse.Namespace, folder: Path, cached: bool, kind: str = "dpo", method: str = "lora"
+) -> tuple[Any, Any, Iterator[Any], Any]:
+    """A run of ours on random pictures, by DPO or MaPO, its batches, and its log."""
     from helpers.pairs import colour_pairs
     from t2ialign.engine.loop import loader_of, make_schedule
     from t2ialign.engine.metrics import MetricsLog
     from t2ialign.engine.processes import make_accelerator
     from t2ialign.engine.run import Run
-    from t2ialign.objectives import dpo
+    from t2ialign.objectives import dpo, family
     from t2ialign.trainers.defaults import resolve
     from t2ialign.trainers.dpo_config import DPOConfig
     from t2ialign.trainers.preference import PreferenceTask
@@ -112,6 +116,7 @@ def prepare(arguments: argparse.Namespace, folder: Path, cached: bool) -> tuple[
         steps=100_000,
         batch_size=arguments.batch_size,
         gradient_accumulation_steps=1,
+        method=method,
         mixed_precision=arguments.mixed_precision,
         gradient_checkpointing=False,
         cache_latents=cached,
@@ -121,7 +126,8 @@ def prepare(arguments: argparse.Namespace, folder: Path, cached: bool) -> tuple[
     model.to(accelerator.device)
     config = resolve(config, family=model.family, resolution=model.resolution)
     pairs = colour_pairs(folder / "pairs", 2 * arguments.batch_size, sizes=((model.resolution,) * 2,) * 2)
-    task = PreferenceTask(model, pairs, dpo(5000), config, accelerator.autocast)
+    objective = family.mapo() if kind == "mapo" else dpo(5000)
+    task = PreferenceTask(model, pairs, objective, config, accelerator.autocast)
     schedule = make_schedule(task, config, accelerator)
     task.setup(accelerator.device, schedule, lambda: False)
     run = Run(task, config, schedule, accelerator)
@@ -227,13 +233,33 @@ def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def measure_algorithms(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A step of MaPO over a step of DPO, with LoRA and with every weight."""
+    report = {}
+    for method in ("lora", "full"):
+        with tempfile.TemporaryDirectory() as name:
+            steps, logs = [], []
+            for kind in ("mapo", "dpo"):
+                run, _, batches, log = prepare(arguments, Path(name) / kind, True, kind, method)
+                steps.append(our_step(run, batches, log))
+                logs.append(log)
+            report[method] = paired(steps[0], steps[1], arguments.repeats)
+            for log in logs:
+                log.close()
+    return {"mapo_over_dpo": report}
+
+
 def measure_memory(arguments: argparse.Namespace) -> int:
-    """Peak bytes of two bare steps in this process, with or without the reference."""
+    """Peak bytes of two steps in this process: bare ones of DPO and SFT, or ours of an algorithm and a method."""
     import torch
 
+    kind, _, method = arguments.memory_of.partition(":")
     with tempfile.TemporaryDirectory() as name:
-        run, task, batches, log = prepare(arguments, Path(name), cached=True)
-        step = bare_step(run, task, next(batches), with_reference=arguments.memory_of == "dpo")
+        run, task, batches, log = prepare(arguments, Path(name), True, kind, method or "lora")
+        if method:
+            step = our_step(run, batches, log)
+        else:
+            step = bare_step(run, task, next(batches), with_reference=kind == "dpo")
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         step(), step()
@@ -252,14 +278,14 @@ def peak_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def compare_memory() -> dict[str, Any]:
-    """Peak memory of DPO over that of plain tuning, each in its own process."""
+def compare_memory(one: str, other: str) -> dict[str, Any]:
+    """Peak memory of one kind of step over that of another, each in its own process."""
     peaks = {}
-    for kind in ("dpo", "sft"):
+    for kind in (one, other):
         command = [sys.executable, __file__, *sys.argv[1:], "--memory_of", kind]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[kind] = int(done.stdout.strip().splitlines()[-1])
-    return {"ratio": peaks["dpo"] / peaks["sft"], "bytes": peaks}
+    return {"ratio": peaks[one] / peaks[other], "bytes": peaks}
 
 
 def main() -> None:
@@ -271,7 +297,8 @@ def main() -> None:
     parser.add_argument("--mixed_precision", default="auto")
     parser.add_argument("--caches", action=argparse.BooleanOptionalAction, default=True, help="measure what they save")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory")
-    parser.add_argument("--memory_of", choices=("dpo", "sft"), help=argparse.SUPPRESS)
+    parser.add_argument("--algorithms", action=argparse.BooleanOptionalAction, default=True, help="MaPO against DPO")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the report here")
     arguments = parser.parse_args()
     if arguments.memory_of:
@@ -282,8 +309,14 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     report: dict[str, Any] = {"model": arguments.model, "batch_size": arguments.batch_size, "device": device}
     report |= {"torch": torch.__version__, "threads": torch.get_num_threads(), **measure_speed(arguments)}
+    if arguments.algorithms:
+        report |= measure_algorithms(arguments)
     if arguments.memory:
-        report["memory_dpo_over_sft"] = compare_memory()
+        report["memory_dpo_over_sft"] = compare_memory("dpo", "sft")
+    if arguments.memory and arguments.algorithms:
+        report["memory_mapo_over_dpo"] = {
+            method: compare_memory(f"mapo:{method}", f"dpo:{method}") for method in ("lora", "full")
+        }
     text = json.dumps(report, indent=2)
     print(text)
     if arguments.json:

@@ -13,7 +13,7 @@ from t2ialign.errors import ConfigError
 from t2ialign.trainers.registry import ALGORITHMS, Algorithm
 
 EXAMPLES = """examples:
-  t2ialign train {name} --model mini-sd --pairs mini-pairs --output_dir runs/first --steps 200
+  t2ialign train {name} --model mini-sd --pairs {pairs} --output_dir runs/first --steps 200
   t2ialign train {name} --config trainers/{name}/sd15.yaml --pairs my_pairs --output_dir runs/mine
   t2ialign train {name} --config runs/mine/config.yaml --output_dir runs/mine --resume latest
   accelerate launch -m t2ialign train {name} --config trainers/{name}/sdxl.yaml --pairs my_pairs --output_dir runs/xl
@@ -28,8 +28,11 @@ SHOWN = (
     "model.trainable_parameters",
     "pairs.count",
     "captions_cut",
+    "users.count",
+    "users.pairs_used_as_shots",
     "seconds",
     "pairs_per_second",
+    "pictures_per_second",
     "first.loss",
     "last.loss",
     "last.implicit_accuracy",
@@ -52,7 +55,7 @@ def main(words: list[str]) -> int:
         words[1:],
         f"t2ialign train {name}",
         algorithm.help,
-        epilog=EXAMPLES.format(name=name),
+        epilog=EXAMPLES.format(name=name, pairs="mini-user-pairs" if name == "ppd" else "mini-pairs"),
     )
     quiet_libraries()
     report = load_object(algorithm.train)(config)

@@ -48,15 +48,17 @@ def estimate(task: DiffusionTask, config: PreferenceConfig, accelerator: Acceler
     batch = replace(batch, text=None)
     task.encoded(batch)
     encoding, encoded = clock.time(lambda: task.encoded(batch))
-    single = replace(schedule, accumulation=1)
-    run = Run(task, config, single, accelerator)
+    run = Run(task, config, replace(schedule, accumulation=1), accelerator)
     kept = SavedTensors(task.module.parameters())
     with kept:
         run.advance(iter([encoded]), lambda: False)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds, _ = clock.time(lambda: run.advance(iter([encoded]), lambda: False))
-    return _summary(task, run, schedule, kept.bytes, seconds, encoding)
+    # A loss over the whole step looks at every batch beforehand as soon as there are two.
+    batches = min(schedule.accumulation, 2) if task.surveys else 1
+    run.schedule = replace(schedule, accumulation=batches)
+    seconds, _ = clock.time(lambda: run.advance(iter([encoded] * batches), lambda: False))
+    return _summary(task, run, schedule, kept.bytes, seconds / batches, encoding)
 
 
 def _first_batch(task: DiffusionTask, config: PreferenceConfig, schedule: Schedule) -> Batch:

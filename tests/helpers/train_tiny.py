@@ -1,7 +1,8 @@
-"""A training run in a process of its own: `python train_tiny.py OUTPUT PAIRS STEPS [RESUME]`."""
+"""A training run in a process of its own: `python train_tiny.py ALGORITHM OPTIONS OUTPUT PAIRS STEPS [RESUME]`."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,16 +10,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-def main(output: str, pairs: str, steps: str, resume: str | None = None) -> None:
+def main(algorithm: str, options: str, output: str, pairs: str, steps: str, resume: str | None = None) -> None:
     import torch
 
-    from helpers.training import dpo_config, tiny_model
-    from t2ialign.data.pairs import load_pairs
-    from t2ialign.trainers.dpo import DiffusionDPOTrainer
+    from helpers.training import short_config, tiny_model, trainer_of
 
     torch.set_num_threads(1)
-    config = dpo_config(
+    config = short_config(
+        algorithm,
         Path(output),
+        pairs=pairs,
         steps=int(steps),
         lr_scheduler="constant",
         learning_rate=2e-4,
@@ -26,8 +27,9 @@ def main(output: str, pairs: str, steps: str, resume: str | None = None) -> None
         keep_checkpoints=2,
         batch_size=4 // int(os.environ.get("WORLD_SIZE", "1")),
         resume=resume,
+        **json.loads(options),
     )
-    DiffusionDPOTrainer(config, model=tiny_model(), pairs=load_pairs(pairs)).train()
+    trainer_of(algorithm)(config, model=tiny_model()).train()
 
 
 if __name__ == "__main__":
