@@ -13,6 +13,7 @@ different models can be compared picture by picture. Called again, it continues 
 EXAMPLES = """examples:
   t2ialign generate --model mini-sd --prompts prompts.txt --output_dir sets/base
   t2ialign generate --model mini-sd --adapter runs/first/final --prompts prompts.txt --output_dir sets/tuned
+  t2ialign generate --model runs/ppd/final --user users/alice.safetensors --prompts prompts.txt --output_dir sets/alice
   t2ialign generate --model mini-sd --prompts prompts.tsv --limit 100 --images_per_prompt 4 --output_dir sets/base
 """
 

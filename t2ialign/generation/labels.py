@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from t2ialign.data.image_sets import ImageSet
 from t2ialign.errors import ConfigError, DataError
@@ -22,26 +23,73 @@ def model_label(model: str, adapter: str | None = None) -> str:
     """
     path = PurePath(adapter or model)
     name = path.stem if path.suffix == ".safetensors" else path.name
-    if name in ("final", "pytorch_lora_weights") and path.parent.name:
+    if name in ("final", "pytorch_lora_weights", "user_adapter") and path.parent.name:
         return model_label(str(path.parent))
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
-def variants(options: GenerateOptions) -> list[tuple[str, str | None, str]]:
-    """List what is to be generated: (model, adapter or `None`, label), in the order given.
+def user_label(spec: str) -> str:
+    """Name a user by the file, and a mix by files and weights.
+
+    `users/alice.safetensors` is `alice`; `a.safetensors:0.3,b.safetensors:0.7` is `0.3-a-0.7-b`.
 
     Raises:
-        ConfigError: If two of them would have the same label.
+        ConfigError: If the spec cannot be read; see `users.mix`.
     """
-    count = max(len(options.model), len(options.adapter), 1)
+    from t2ialign.users.mix import parse_mix
+
+    parts = [(file_label(path), weight) for path, weight in parse_mix(spec)]
+    alone = len(parts) == 1 and parts[0][1] == 1
+    text = parts[0][0] if alone else " ".join(f"{weight:g} {name}" for name, weight in parts)
+    return re.sub(r"[^\w.-]+", "-", text).strip(".") or "user"
+
+
+def file_label(path: str) -> str:
+    """Return the name of a user's file without folder and ending."""
+    return PurePath(path).name.removesuffix(".safetensors")
+
+
+class Variant(NamedTuple):
+    """One way of making pictures.
+
+    Attributes:
+        model: As given.
+        adapter: A run's `final/`, or `None`.
+        user: A user's file or a mix, or `None` for nobody.
+        label: What it is called.
+    """
+
+    model: str
+    adapter: str | None
+    user: str | None
+    label: str
+
+
+def variants(options: GenerateOptions) -> list[Variant]:
+    """List what is to be generated, in the order given.
+
+    Raises:
+        ConfigError: If two of them would have the same label, or a user cannot be read.
+    """
+    count = max(len(options.model), len(options.adapter), len(options.user), 1)
     models = options.model * count if len(options.model) == 1 else options.model
-    given = options.adapter or ["none"] * count
-    adapters = [None if name.lower() == "none" else name for name in given]
-    labels = options.label or [model_label(*pair) for pair in zip(models, adapters, strict=True)]
+    adapters, users = (_each(given, count) for given in (options.adapter, options.user))
+    labels = options.label or [_label(*parts) for parts in zip(models, adapters, users, strict=True)]
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"two models would both be called {label!r}; name each with --label")
-    return list(zip(models, adapters, labels, strict=True))
+    return [Variant(*parts) for parts in zip(models, adapters, users, labels, strict=True)]
+
+
+def _each(given: Sequence[str], count: int) -> list[str | None]:
+    """Bring what was given to one a variant; `none` is `None`."""
+    names = list(given) or ["none"]
+    return [None if name.lower() == "none" else name for name in (names * count if len(names) == 1 else names)]
+
+
+def _label(model: str, adapter: str | None, user: str | None) -> str:
+    label = model_label(model, adapter)
+    return label if user is None else f"{label}-{user_label(user)}"
 
 
 def set_labels(directories: Sequence[Path], labels: Sequence[str] | None = None) -> list[str]:

@@ -5,6 +5,7 @@ Law of this file: no heavy library is imported here, for the command line reads 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,12 @@ SCHEDULERS = ("auto", "pipeline", "ddim", "ddpm", "euler", "euler_ancestral", "d
 
 @dataclass
 class GenerateOptions:
-    """What to generate, with which models, and where to put it.
+    """What to generate, with which models, for whom, and where to put it.
 
-    With one model (and at most one adapter) `output_dir` is the image set; with several, each gets
-    the folder `output_dir/<label>`. Several adapters go with one model, or one adapter with each
-    model in the order given, where `none` leaves a model as it is.
+    With one model (and at most one adapter and one user) `output_dir` is the image set; with several,
+    each gets the folder `output_dir/<label>`. Several adapters go with one model, or one adapter with
+    each model in the order given, where `none` leaves a model as it is. Several users go with one
+    model and adapter, or one user with each of them; one user alone is that of all.
     """
 
     model: list[str] = option(
@@ -29,12 +31,22 @@ class GenerateOptions:
     )
     prompts: str = option(REQUIRED, "Prompt file: txt (a line a prompt), jsonl, json, csv or tsv.")
     output_dir: Path = option(REQUIRED, "Folder of the image set; of several sets where there are several models.")
-    adapter: list[str] = option([], "LoRA of a run, RUN/final; repeat it for several, `none` for no adapter.")
+    adapter: list[str] = option(
+        [], "LoRA or user adapter of a run, RUN/final; repeat it for several, `none` for no adapter."
+    )
+    user: list[str] = option(
+        [],
+        "User's file, or several with weights, a.safetensors:0.3,b.safetensors:0.7; repeat it, `none` for nobody.",
+        separator=None,
+    )
     label: list[str] = option([], "Name of each model in the image set, in the order of the models.")
     images_per_prompt: int = option(1, "Pictures of each prompt, numbered from 0; each has its own seed.")
     num_inference_steps: int | None = option(None, "Denoising steps; default 25 for mini-sd, 50 otherwise.")
     guidance_scale: float | None = option(
         None, "Classifier-free guidance; default 4 for mini-sd, 5 for SDXL, 7.5 otherwise."
+    )
+    user_guidance_scale: float | None = option(
+        None, "How strongly the user counts; default as strongly as the text, 0 is the base model."
     )
     negative_prompt: str = option("", "What the pictures should not show.")
     scheduler: str = option("auto", "How to denoise; auto is ddim for mini-sd, else the model's.", choices=SCHEDULERS)
@@ -67,6 +79,7 @@ class GenerateOptions:
             if value is not None and (value < 8 or value % 8):
                 raise ConfigError(f"{name} is {value}; it must be a positive multiple of 8")
         self._check_variants()
+        self._check_users()
 
     def _check_variants(self) -> None:
         if not self.model:
@@ -77,6 +90,12 @@ class GenerateOptions:
                 "for each model ('none' where a model takes none)"
             )
         count = max(len(self.model), len(self.adapter))
+        if count > 1 and len(self.user) > 1 and len(self.user) != count:
+            raise ConfigError(
+                f"{len(self.user)} users for {count} models; give one user, or one for each model "
+                "('none' where a model draws for nobody)"
+            )
+        count = max(count, len(self.user))
         if self.label and len(self.label) != count:
             raise ConfigError(f"{len(self.label)} labels for {count} models; give one for each, or none at all")
         repeated = {label for label in self.label if self.label.count(label) > 1}
@@ -85,3 +104,12 @@ class GenerateOptions:
         for label in self.label:
             if not label or label in (".", "..") or set(label) & set('/\\:*?"<>|'):
                 raise ConfigError(f"the label {label!r} cannot be a folder's name; use letters, digits, '-', '_', '.'")
+
+    def _check_users(self) -> None:
+        scale = self.user_guidance_scale
+        if scale is None:
+            return
+        if not 0 <= scale < math.inf:
+            raise ConfigError(f"user_guidance_scale is {scale}; it must be 0 or more (0: the base model)")
+        if all(user.lower() == "none" for user in self.user):
+            raise ConfigError(f"user_guidance_scale is {scale}, but no user is given; name one with --user")

@@ -21,13 +21,14 @@ import torch
 
 from t2ialign.data.image_sets import ImageSetWriter
 from t2ialign.data.prompts import Prompt, read_prompts
-from t2ialign.generation.labels import model_label, variants
+from t2ialign.generation.labels import Variant, model_label, variants
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.processes import Processes
 from t2ialign.generation.quiet import quiet
 from t2ialign.generation.sampler import default_guidance, default_steps, generate_images
 from t2ialign.generation.schedulers import make_scheduler
 from t2ialign.generation.seeds import image_seed
+from t2ialign.generation.users import User, check_user, default_user_guidance, read_user
 
 if TYPE_CHECKING:
     from t2ialign.models.loading import DiffusionModel
@@ -78,6 +79,15 @@ class _Item:
     seed: int
 
 
+@dataclass(frozen=True)
+class _Share:
+    """What this process makes of one set."""
+
+    items: list[_Item]
+    label: str
+    user: User | None
+
+
 def generate(options: GenerateOptions) -> GenerationSummary:
     """Make what is missing of one or several image sets.
 
@@ -92,11 +102,12 @@ def generate(options: GenerateOptions) -> GenerationSummary:
 
     Raises:
         ConfigError: If options do not go together.
-        DataError: If the prompt file cannot be read, or a set in place was made otherwise.
-        ModelError: If a model or an adapter cannot be loaded.
+        DataError: If the prompt file or a user's file cannot be read, or a set in place was made otherwise.
+        ModelError: If a model or an adapter cannot be loaded, or a model cannot draw for a user.
     """
     started = time.monotonic()
     everything = variants(options)
+    users = {variant.user: read_user(variant.user) for variant in everything if variant.user is not None}
     prompts = read_prompts(options.prompts)
     items = [
         _Item(index, prompt, sample, image_seed(options.seed, prompt.prompt_id, sample))
@@ -107,13 +118,17 @@ def generate(options: GenerateOptions) -> GenerationSummary:
     counts = [0, 0]
     truncated = 0
     folders = []
-    for model_name, adapter, label in everything:
+    for variant in everything:
+        label, user = variant.label, None if variant.user is None else users[variant.user]
         folder = Path(options.output_dir) / label if len(everything) > 1 else Path(options.output_dir)
-        model = _load(options, model_name, adapter, processes)
+        model = _load(options, variant.model, variant.adapter, processes)
+        if user is not None:
+            check_user(model, user)
         truncated = max(truncated, _count_truncated(model, prompts[: options.limit], label, processes))
-        config = _config(options, model, prompts, (model_name, adapter, label))
+        config = _config(options, model, prompts, variant, user)
+        share = _Share(items[processes.rank :: processes.count], label, user)
         with _writer(folder, config, processes) as writer:
-            made, kept = _fill(writer, model, items[processes.rank :: processes.count], label, options, processes)
+            made, kept = _fill(writer, model, share, options, processes)
         counts = [counts[0] + made, counts[1] + kept]
         folders.append(str(folder))
         del model
@@ -125,6 +140,7 @@ def generate(options: GenerateOptions) -> GenerationSummary:
 def _load(options: GenerateOptions, name: str, adapter: str | None, processes: Processes) -> DiffusionModel:
     from t2ialign.models.loading import load_model
     from t2ialign.models.lora import load_adapter
+    from t2ialign.models.user_adapter import find_user_adapter, load_user_adapter
 
     device = processes.device(options.device)
     dtype = "float32" if options.dtype == "auto" else options.dtype
@@ -138,7 +154,8 @@ def _load(options: GenerateOptions, name: str, adapter: str | None, processes: P
         )
     if adapter is not None:
         with quiet():
-            load_adapter(model, adapter)
+            load = load_adapter if find_user_adapter(adapter) is None else load_user_adapter
+            load(model, adapter)
     return model
 
 
@@ -155,12 +172,16 @@ def _count_truncated(model: DiffusionModel, prompts: list[Prompt], label: str, p
 
 
 def _config(
-    options: GenerateOptions, model: DiffusionModel, prompts: list[Prompt], variant: tuple[str, str | None, str]
+    options: GenerateOptions, model: DiffusionModel, prompts: list[Prompt], variant: Variant, user: User | None
 ) -> dict[str, Any]:
-    """Describe how the pictures are made; equal descriptions mean equal pictures."""
+    """Describe how the pictures are made; equal descriptions mean equal pictures.
+
+    What is said of the user stands there only where there is one, so that sets without go on as they began.
+    """
     from t2ialign.models.record import package_versions
 
-    name, adapter, label = variant
+    name, adapter, _, label = variant
+    guidance = default_guidance(model.family) if options.guidance_scale is None else float(options.guidance_scale)
     scheduler = make_scheduler(options.scheduler, model.pipeline.scheduler, model.family)
     listed = json.dumps([[prompt.prompt_id, prompt.prompt] for prompt in prompts], ensure_ascii=False)
     return {
@@ -173,9 +194,8 @@ def _config(
         "prediction_type": model.prediction_type,
         "scheduler": type(scheduler).__name__,
         "num_inference_steps": options.num_inference_steps or default_steps(model.family),
-        "guidance_scale": (
-            default_guidance(model.family) if options.guidance_scale is None else float(options.guidance_scale)
-        ),
+        "guidance_scale": guidance,
+        **({} if user is None else _user_config(options, model, user, guidance)),
         "negative_prompt": options.negative_prompt,
         "height": options.height or model.resolution,
         "width": options.width or model.resolution,
@@ -185,6 +205,17 @@ def _config(
         "prompts_sha256": hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest(),
         "device": model.device.type,
         "versions": package_versions(),
+    }
+
+
+def _user_config(options: GenerateOptions, model: DiffusionModel, user: User, guidance: float) -> dict[str, Any]:
+    scale = options.user_guidance_scale
+    return {
+        "user": user.label,
+        "user_weights": [list(part) for part in user.weights],
+        "user_sha256": user.sha256,
+        "user_extractor": user.extractor,
+        "user_guidance_scale": default_user_guidance(model, guidance) if scale is None else float(scale),
     }
 
 
@@ -227,14 +258,14 @@ def _writer(folder: Path, config: dict[str, Any], processes: Processes) -> Itera
 def _fill(
     writer: ImageSetWriter,
     model: DiffusionModel,
-    items: list[_Item],
-    label: str,
+    share: _Share,
     options: GenerateOptions,
     processes: Processes,
 ) -> tuple[int, int]:
     """Make the pictures that the set lacks; return how many were made and how many were there."""
     from tqdm import tqdm
 
+    items, label = share.items, share.label
     todo = [item for item in items if (item.prompt.prompt_id, item.sample, label) not in writer.done]
     kept = len(items) - len(todo)
     pictures = generate_images(
@@ -248,6 +279,8 @@ def _fill(
         height=options.height,
         width=options.width,
         scheduler=options.scheduler,
+        users=None if share.user is None else [share.user.tokens] * len(todo),
+        user_guidance_scale=options.user_guidance_scale,
     )
     made = 0
     quiet = True if processes.rank else None

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from t2ialign.errors import ConfigError
 from t2ialign.generation.quiet import quiet
 from t2ialign.generation.schedulers import make_scheduler
+from t2ialign.generation.users import check_scale, check_tokens, user_guidance
 
 if TYPE_CHECKING:
     from t2ialign.models.loading import DiffusionModel
@@ -48,6 +51,8 @@ def generate_images(
     height: int | None = None,
     width: int | None = None,
     scheduler: str = "auto",
+    users: Sequence[Tensor | None] | None = None,
+    user_guidance_scale: float | None = None,
 ) -> Iterator[Image.Image]:
     """Generate one picture for each prompt, in order, a batch at a time.
 
@@ -68,16 +73,30 @@ def generate_images(
         height: In pixels, a multiple of the VAE's factor; `None` for the model's own.
         width: As `height`.
         scheduler: One of `options.SCHEDULERS`.
+        users: One embedding [T, D] a picture, for a model with a user adapter; `None` for nobody, where the
+            picture is that of the model without its adapter.
+        user_guidance_scale: How strongly the user counts, 0 or more; `None` for as strongly as the text. The
+            formula stands in `generation.users`.
 
     Yields:
         RGB pictures of `width` x `height`.
 
     Raises:
         ConfigError: If the settings are out of range.
-        ValueError: If there are not as many seeds as prompts.
+        ModelError: If there are users and the model has no user adapter, or one for embeddings of another shape.
+        ValueError: If there are not as many seeds or users as prompts.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed for each prompt")
+    users = [None] * len(prompts) if users is None else users
+    if len(users) != len(prompts):
+        raise ValueError(
+            f"{len(prompts)} prompts but {len(users)} users; give one user for each prompt, or none at all"
+        )
+    check_scale(user_guidance_scale)
+    for user in users:
+        if user is not None:
+            check_tokens(model, user)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     settings = {
@@ -86,7 +105,21 @@ def generate_images(
         "height": _side(model, "height", height),
         "width": _side(model, "width", width),
     }
-    return _batches(model, prompts, seeds, negative_prompt, batch_size, scheduler, settings)
+    whose = _Users(users, settings["guidance_scale"], user_guidance_scale)
+    return _batches(model, prompts, seeds, negative_prompt, batch_size, scheduler, settings, whose)
+
+
+@dataclass(frozen=True)
+class _Users:
+    """Whom the pictures are for, and the two scales."""
+
+    users: Sequence[Tensor | None]
+    text_scale: float
+    user_scale: float | None
+
+    def guiding(self, model: DiffusionModel, chosen: slice) -> AbstractContextManager[None]:
+        """Draw for the users of some pictures inside the block."""
+        return user_guidance(model, self.users[chosen], self.text_scale, self.user_scale)
 
 
 def _batches(
@@ -97,10 +130,11 @@ def _batches(
     batch_size: int,
     scheduler: str,
     settings: dict[str, Any],
+    whose: _Users,
 ) -> Iterator[Image.Image]:
     for start in range(0, len(prompts), batch_size):
         chosen = slice(start, start + batch_size)
-        with _prepared(model, scheduler), torch.no_grad():
+        with _prepared(model, scheduler), torch.no_grad(), whose.guiding(model, chosen):
             pictures = _sample(model, list(prompts[chosen]), seeds[chosen], negative_prompt, settings)
         yield from pictures
 

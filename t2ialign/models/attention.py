@@ -10,6 +10,7 @@ import importlib.util
 
 from t2ialign.errors import MissingDependencyError, ModelError
 from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.user_adapter import unwrapped_attention
 
 BACKENDS = ("auto", "sdpa", "xformers")
 
@@ -18,7 +19,7 @@ def set_attention(model: DiffusionModel, backend: str = "auto") -> str:
     """Chooses the attention of the UNet and the VAE.
 
     Args:
-        model: The model to set up; call it before adapters are added.
+        model: The model to set up; call it before a LoRA is added. A user adapter stays, beside the chosen attention.
         backend: "sdpa" is PyTorch's scaled_dot_product_attention, "xformers" is the package's memory-efficient
             attention, "auto" is "sdpa".
 
@@ -33,13 +34,15 @@ def set_attention(model: DiffusionModel, backend: str = "auto") -> str:
         raise ModelError(f"unknown attention {backend!r}: choose one of {', '.join(BACKENDS)}")
     if backend == "xformers":
         _check_xformers(model)
-        for part in (model.unet, model.vae):
-            part.enable_xformers_memory_efficient_attention()
+        with unwrapped_attention(model.unet):
+            for part in (model.unet, model.vae):
+                part.enable_xformers_memory_efficient_attention()
         return "xformers"
     from diffusers.models.attention_processor import AttnProcessor2_0
 
-    for part in (model.unet, model.vae):
-        part.set_attn_processor(AttnProcessor2_0())
+    with unwrapped_attention(model.unet):
+        for part in (model.unet, model.vae):
+            part.set_attn_processor(AttnProcessor2_0())
     return "sdpa"
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.errors import ModelError
-from t2ialign.models.record import Record, read_record
+from t2ialign.models.record import Kind, Record, read_record
 from t2ialign.models.saving import is_secret, scrub
 
 _TAGS = ("text-to-image", "diffusers", "t2ialign", "preference-alignment")
+_KIND_TAGS: dict[Kind, tuple[str, ...]] = {"lora": ("lora",), "user_adapter": ("user-adapter",), "full": ()}
 _FAMILY_TAGS = {"sdxl": "stable-diffusion-xl", "sd15": "stable-diffusion", "sd2": "stable-diffusion"}
 
 
@@ -80,15 +81,16 @@ def _shown_base(record: Record) -> str:
 def _front_matter(record: Record, pairs: str | None, license: str | None) -> str:
     import yaml
 
-    tags = [*_TAGS, *(("lora",) if record.kind == "lora" else ())]
+    tags = [*_TAGS, *_KIND_TAGS[record.kind]]
     if record.algorithm:
         tags.append(record.algorithm)
     if record.family in _FAMILY_TAGS:
         tags.append(_FAMILY_TAGS[record.family])
-    front: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-image", "tags": tags}
+    library = "t2ialign" if record.kind == "user_adapter" else "diffusers"
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-image", "tags": tags}
     if not _is_local(record.base_model):
         front["base_model"] = record.base_model
-        front["base_model_relation"] = "adapter" if record.kind == "lora" else "finetune"
+        front["base_model_relation"] = "finetune" if record.kind == "full" else "adapter"
     if pairs is not None and not _is_local(pairs) and "/" in pairs:
         front["datasets"] = [pairs]
     if license is not None:
@@ -100,6 +102,9 @@ def _what(record: Record, base: str, pairs: str | None) -> str:
     shape = "A whole pipeline"
     if record.kind == "lora":
         shape = f"A LoRA (rank {record.rank}, alpha {record.alpha:g}, on {', '.join(record.targets)})"
+    if record.kind == "user_adapter":
+        made_by = f", made by {scrub(record.user_extractor)}" if record.user_extractor else ""
+        shape = f"A user adapter (for users of {record.user_token_count} tokens of width {record.user_width}{made_by})"
     origin = "a local folder of that name" if _is_local(record.base_model) else "the model of that name"
     lines = [f"{shape} made from `{base}` ({origin}; {record.prediction_type} prediction, {record.resolution} px)."]
     if record.algorithm:
@@ -109,7 +114,31 @@ def _what(record: Record, base: str, pairs: str | None) -> str:
     return " ".join(lines)
 
 
+_USER_ADAPTER = """A user is a file that `t2ialign users embed` makes from a few pairs that the person has judged. \
+Without one, the model is its base exactly.
+
+```
+t2ialign generate --model path/to/this/folder --user alice.safetensors --prompts prompts.txt --output_dir images
+t2ialign generate --model path/to/this/folder --user alice.safetensors:0.3,bob.safetensors:0.7 \\
+    --user_guidance_scale 5 --prompts prompts.txt --output_dir images
+```
+
+```python
+from t2ialign.generation.sampler import generate_images
+from t2ialign.models.loading import load_model
+from t2ialign.users.files import load_user
+
+model = load_model("path/to/this/folder")
+alice = load_user("alice.safetensors").mean()
+image = next(generate_images(model, ["a prompt"], [0], users=[alice]))
+```
+
+Plain diffusers does not load it: a second attention, to the user, stands beside each attention to the text."""
+
+
 def _loading(record: Record, base: str) -> str:
+    if record.kind == "user_adapter":
+        return _USER_ADAPTER
     pipeline = "StableDiffusionXLPipeline" if record.family == "sdxl" else "StableDiffusionPipeline"
     code = [f"from diffusers import {pipeline}", ""]
     if record.kind == "full":

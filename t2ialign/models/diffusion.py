@@ -15,6 +15,7 @@ from torch import Tensor
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.families import Family, detect_family, native_resolution
 from t2ialign.models.schedules import training_scheduler
+from t2ialign.models.user_adapter import user_arguments
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -229,9 +230,12 @@ class DiffusionModel:
         Args:
             noisy: [B, C, h, w].
             timesteps: [B] integers in [0, num_train_timesteps).
-            conditioning: B rows.
+            conditioning: B rows; with users only for a UNet with a user adapter (`user_adapter`).
             unet: Another UNet of the same build instead of the pipeline's: a frozen copy, or the pipeline's as
                 wrapped by accelerate or torch.compile.
+
+        Raises:
+            ModelError: The conditioning has users and the UNet no user adapter, or one of another shape.
         """
         network = self.unet if unet is None else unet
         dtype = next(network.parameters()).dtype
@@ -239,8 +243,14 @@ class DiffusionModel:
         added = None
         if given.pooled is not None:
             added = {"text_embeds": given.pooled, "time_ids": given.time_ids}
+        more = {} if given.user is None else {"cross_attention_kwargs": user_arguments(network, given.user)}
         output = network(
-            noisy.to(dtype), timesteps, encoder_hidden_states=given.hidden, added_cond_kwargs=added, return_dict=False
+            noisy.to(dtype),
+            timesteps,
+            encoder_hidden_states=given.hidden,
+            added_cond_kwargs=added,
+            return_dict=False,
+            **more,
         )
         prediction: Tensor = output[0]
         return prediction

@@ -85,10 +85,16 @@ def kohya_name(module: str, record: Record) -> str:
 
 def _source(final_dir: Path, family: str | None) -> tuple[Path, Record]:
     from t2ialign.models.lora import lora_file
+    from t2ialign.models.user_adapter import find_user_adapter
 
     record = read_record(final_dir if final_dir.is_dir() else final_dir.parent)
     if record is not None and record.kind == "full":
         raise ModelError(f"{final_dir} holds a whole pipeline, not a LoRA: ComfyUI and A1111 read no LoRA from it")
+    if (record is not None and record.kind == "user_adapter") or find_user_adapter(final_dir) is not None:
+        raise ModelError(
+            f"{final_dir} holds a user adapter, not a LoRA: ComfyUI and A1111 have no form for it; draw with it by "
+            "t2ialign generate --adapter FINAL --user FILE"
+        )
     source = lora_file(final_dir)
     record = record or read_record(source.parent)
     if record is None:

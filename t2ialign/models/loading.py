@@ -20,6 +20,8 @@ from t2ialign.models.families import check_pipeline_class
 from t2ialign.models.lora import WEIGHTS_NAME, load_adapter, merge_adapters
 from t2ialign.models.problems import hub_problem, short
 from t2ialign.models.record import read_record
+from t2ialign.models.user_adapter import WEIGHTS_NAME as USER_ADAPTER_NAME
+from t2ialign.models.user_adapter import find_user_adapter, load_user_adapter
 
 __all__ = ["DiffusionModel", "load_model"]
 
@@ -45,10 +47,12 @@ def load_model(
 
     An earlier run's LoRA is merged into its base, so that it is a plain model like any other: training on it starts
     from it and has it as the reference. (To draw with adapters at chosen weights, load the base and stack them with
-    `lora.load_adapter`.)
+    `lora.load_adapter`.) An earlier run's user adapter is put beside its base, frozen: without a user the model is
+    that base exactly.
 
     Args:
-        name: "mini-sd"; a pipeline folder; a run's `final/` (LoRA or full); one .safetensors checkpoint; or a hub id.
+        name: "mini-sd"; a pipeline folder; a run's `final/` (LoRA, user adapter or full); one .safetensors
+            checkpoint; or a hub id.
         dtype: Type of the weights. SDXL's VAE still works in float32.
         device: Where to put the model.
         revision: Branch, tag or commit of a hub id.
@@ -78,8 +82,8 @@ def _load(
     if path.is_dir():
         if (path / "model_index.json").is_file():
             return _wrap(_from_folder(path, dtype, variant), name, None)
-        if (path / WEIGHTS_NAME).is_file():
-            return _from_lora_run(path, dtype, variant, config, depth)
+        if (path / WEIGHTS_NAME).is_file() or (path / USER_ADAPTER_NAME).is_file():
+            return _from_run(path, dtype, variant, config, depth)
         raise ModelError(_unknown_folder(path))
     if not _HUB_ID.fullmatch(name):
         near = ", or did you mean mini-sd?" if "mini" in name.lower() else ""
@@ -109,7 +113,7 @@ def _unknown_folder(path: Path) -> str:
         return f"{path} is a training run: its model is {path / 'final'}"
     return (
         f"{path} is no model: it has neither model_index.json (a pipeline folder of diffusers) nor {WEIGHTS_NAME} "
-        "(a LoRA run's final/): name a folder that has one of them"
+        f"(a LoRA run's final/) nor {USER_ADAPTER_NAME} (a user adapter's): name a folder that has one of them"
     )
 
 
@@ -236,6 +240,8 @@ def _checkpoint_class(path: Path) -> str:
             names = list(opened.keys())
     except SafetensorError as error:
         raise ModelError(f"{path} is not a whole safetensors file ({short(error)}): copy it again") from error
+    if find_user_adapter(path) is not None:
+        raise ModelError(f"{path} is a user adapter, not a model: load its base model and give it as --adapter")
     if any("lora" in name for name in names):
         raise ModelError(f"{path} is a LoRA, not a model: load its base model and give it as the adapter (--adapter)")
     if not any(name.startswith("model.diffusion_model.") for name in names):
@@ -261,24 +267,25 @@ def _broken_file(path: Path, config: str | None, error: Exception) -> str:
     return f"cannot load {path}: {short(error)}"
 
 
-def _from_lora_run(
-    folder: Path, dtype: torch.dtype, variant: str | None, config: str | None, depth: int
-) -> DiffusionModel:
+def _from_run(folder: Path, dtype: torch.dtype, variant: str | None, config: str | None, depth: int) -> DiffusionModel:
     if depth >= _DEPTH:
         raise ModelError(f"{folder} is a run on a run on a run without end: check base_model in its t2ialign.json")
     record = read_record(folder)
     base = record.base_model if record is not None else _base_of_card(folder)
     if base is None:
         raise ModelError(
-            f"{folder} does not say which model its LoRA belongs to (no t2ialign.json, no base_model in README.md): "
+            f"{folder} does not say which model its weights belong to (no t2ialign.json, no base_model in README.md): "
             f"name the base model and give {folder} as the adapter (--adapter)"
         )
     try:
         model = _load(base, dtype, record.base_revision if record else None, variant, config, depth + 1)
     except ModelError as error:
         raise ModelError(f"the base model of {folder}: {error}") from error
-    load_adapter(model, folder)
-    merge_adapters(model)
+    if (folder / WEIGHTS_NAME).is_file():
+        load_adapter(model, folder)
+        merge_adapters(model)
+    else:
+        load_user_adapter(model, folder)
     model.name, model.revision = str(folder), None
     return model
 

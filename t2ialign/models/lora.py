@@ -19,6 +19,7 @@ import torch
 from t2ialign.errors import ModelError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.record import Record, read_record
+from t2ialign.models.user_adapter import in_training
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def add_lora(
         The trainable parameters by name.
 
     Raises:
-        ModelError: A target matches no module, or the UNet has adapters already.
+        ModelError: A target matches no module, or the UNet has adapters already or a user adapter in training.
         ValueError: `rank` or `alpha` is not positive.
     """
     alpha = float(rank if alpha is None else alpha)
@@ -62,6 +63,8 @@ def add_lora(
             f"the UNet already has the adapter(s) {', '.join(unet.peft_config)}: merge them first "
             "(t2ialign.models.lora.merge_adapters), so that the reference is the model as it starts"
         )
+    if in_training(unet):
+        raise ModelError("the UNet has a user adapter in training: train a LoRA or a user adapter, one at a time")
     names = _target_names(unet, targets)
     from peft import LoraConfig
 

@@ -1,52 +1,21 @@
-"""Problems: what other libraries say when a model cannot be loaded, turned into one line with its mend.
+"""Problems: what other libraries say when a pipeline cannot be loaded, turned into one line with its mend.
 
 Law: nothing is loaded here; an error goes in and a text for a `ModelError` comes out.
 """
 
 from __future__ import annotations
 
+from t2ialign.problems import download_command, short
+from t2ialign.problems import hub_problem as any_hub_problem
+
 
 def hub_problem(name: str, revision: str | None, error: Exception) -> str:
     """What went wrong with a hub id and how to mend it, in one line, with the command that downloads it."""
-    command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
-    kinds = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
-    if "GatedRepoError" in kinds:
-        return f"model {name!r} is gated: accept its terms on the hub, run `hf auth login`, then `{command}`"
-    if "RevisionNotFoundError" in kinds:
-        return f"model {name!r} has no revision {revision!r}: check it on the hub"
-    if "RepositoryNotFoundError" in kinds:
-        return (
-            f"no model {name!r} on the hub (or it is private and you are not logged in: `hf auth login`), nor a folder"
-        )
-    if "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds:
-        return (
-            f"{name!r} on the hub is no diffusers pipeline ({short(error)}): choose one with model_index.json; "
-            f"a LoRA is named as a folder, after `{command} --local-dir FOLDER`"
-        )
-    if "safetensors" in str(error):
-        return f"model {name!r} has no safetensors weights of that variant: {short(error)}; choose another revision"
-    reason = "HF_HUB_OFFLINE is set" if _off_line() else short(_chain(error)[-1])
-    return (
-        f"model {name!r} is neither a folder here nor in the hub's cache, and the hub cannot be reached ({reason}). "
-        f"With a network, run `{command}`; off line, copy the cache (HF_HOME) from where you did"
+    lacking = (
+        f"choose one with model_index.json; a LoRA is named as a folder, after "
+        f"`{download_command(name, revision)} --local-dir FOLDER`"
     )
+    return any_hub_problem(name, revision, error, kind="diffusers pipeline", lacking=lacking)
 
 
-def _off_line() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def short(error: BaseException) -> str:
-    """The first line of an error, without its full stop, or its class where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300].rstrip(".") if lines else type(error).__name__
+__all__ = ["hub_problem", "short"]

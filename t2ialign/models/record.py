@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "t2ialign.json"
 FORMAT = 1
+
+Kind = Literal["lora", "full", "user_adapter"]
+
 _PACKAGES = ("t2ialign", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
@@ -28,7 +31,7 @@ class Record:
     """What `t2ialign.json` holds.
 
     Attributes:
-        kind: "lora" for adapter weights, "full" for a whole pipeline.
+        kind: "lora" for adapter weights, "full" for a whole pipeline, "user_adapter" for a user adapter's weights.
         base_model: "mini-sd", a hub id, or the absolute path of a folder or file.
         family: Family of the base model (`families.Family`).
         base_revision: Hub revision of the base model, if one was asked for.
@@ -38,12 +41,15 @@ class Record:
         rank: LoRA's r; None for "full".
         alpha: LoRA's alpha; the update is scaled by alpha / rank.
         targets: Ends of the names of the modules that have LoRA.
+        user_width: Width D of the tokens that a user adapter takes; None for the other kinds.
+        user_token_count: Number T of tokens of a user.
+        user_extractor: What makes them, or "" if that was not said.
         algorithm: The algorithm that trained it, for instance "dpo".
         versions: Versions of the packages that wrote it.
         format: Version of this file's format.
     """
 
-    kind: Literal["lora", "full"]
+    kind: Kind
     base_model: str
     family: str
     base_revision: str | None = None
@@ -53,12 +59,15 @@ class Record:
     rank: int | None = None
     alpha: float | None = None
     targets: tuple[str, ...] = ()
+    user_width: int | None = None
+    user_token_count: int | None = None
+    user_extractor: str | None = None
     algorithm: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @classmethod
-    def of(cls, model: DiffusionModel, kind: Literal["lora", "full"], **more: Any) -> Record:
+    def of(cls, model: DiffusionModel, kind: Kind, **more: Any) -> Record:
         """The record of weights trained from `model`; `more` are further fields."""
         return cls(
             kind=kind,

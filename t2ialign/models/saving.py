@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from t2ialign.errors import ModelError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.record import Record
+from t2ialign.models.user_adapter import installed
 
 CONFIG_NAMES = ("model_index.json", "config.json", "scheduler_config.json", "tokenizer_config.json")
 
@@ -26,7 +28,15 @@ def save_pipeline(model: DiffusionModel, directory: Path | str, *, algorithm: st
 
     `load_model` and `DiffusionPipeline.from_pretrained` read the folder. Paths of this machine that diffusers notes
     in configurations are reduced to their last part.
+
+    Raises:
+        ModelError: The model has a user adapter, which a pipeline folder cannot hold.
     """
+    if installed(model.unet) is not None:
+        raise ModelError(
+            f"the model {model.name!r} has a user adapter, which a pipeline folder cannot hold: save it with "
+            "t2ialign.models.user_adapter.save_user_adapter, or take it off (remove_user_adapter) first"
+        )
     directory = Path(directory)
     model.pipeline.save_pretrained(directory, safe_serialization=True)
     for name in CONFIG_NAMES:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from t2ialign.config import parse_arguments
 from t2ialign.errors import ConfigError
-from t2ialign.generation.labels import model_label, variants
+from t2ialign.generation.labels import Variant, model_label, user_label, variants
 from t2ialign.generation.options import GenerateOptions
 
 
@@ -26,6 +27,9 @@ def options(**more: Any) -> GenerateOptions:
         ("guidance_scale", -0.5, "guidance_scale is -0.5"),
         ("height", 60, "height is 60"),
         ("width", 4, "width is 4"),
+        ("user_guidance_scale", -1.0, "user_guidance_scale is -1"),
+        ("user_guidance_scale", float("inf"), "user_guidance_scale is inf"),
+        ("user_guidance_scale", 2.0, "no user is given"),
         ("model", [], "no model"),
         ("label", ["a", "b"], "2 labels for 1 models"),
         ("label", ["../up"], "cannot be a folder"),
@@ -45,15 +49,65 @@ def test_adapters_must_fit_the_models() -> None:
 
 
 def test_variants() -> None:
-    assert variants(options(model=["mini-sd"])) == [("mini-sd", None, "mini-sd")]
+    assert variants(options(model=["mini-sd"])) == [Variant("mini-sd", None, None, "mini-sd")]
     one = options(model=["mini-sd"], adapter=["none", "runs/first/final", "runs/second/final"])
     assert variants(one) == [
-        ("mini-sd", None, "mini-sd"),
-        ("mini-sd", "runs/first/final", "first"),
-        ("mini-sd", "runs/second/final", "second"),
+        Variant("mini-sd", None, None, "mini-sd"),
+        Variant("mini-sd", "runs/first/final", None, "first"),
+        Variant("mini-sd", "runs/second/final", None, "second"),
     ]
     two = options(model=["org/one", "org/two"], adapter=["none", "r/final"], label=["base", "tuned"])
-    assert variants(two) == [("org/one", None, "base"), ("org/two", "r/final", "tuned")]
+    assert variants(two) == [Variant("org/one", None, None, "base"), Variant("org/two", "r/final", None, "tuned")]
+
+
+def test_users_are_one_or_one_for_each() -> None:
+    run, alice, mix = "runs/ppd/final", "u/alice.safetensors", "a.safetensors:0.3,u/b.safetensors:0.7"
+    several = options(model=["mini-sd"], adapter=[run], user=["none", alice, mix])
+    assert variants(several) == [
+        Variant("mini-sd", run, None, "ppd"),
+        Variant("mini-sd", run, alice, "ppd-alice"),
+        Variant("mini-sd", run, mix, "ppd-0.3-a-0.7-b"),
+    ]
+    assert variants(options(model=[run], user=[alice])) == [Variant(run, None, alice, "ppd-alice")]
+    each = options(model=["mini-sd"], adapter=["none", run, "runs/two/final"], user=["none", alice, alice])
+    assert [(v.adapter, v.user, v.label) for v in variants(each)] == [
+        (None, None, "mini-sd"),
+        (run, alice, "ppd-alice"),
+        ("runs/two/final", alice, "two-alice"),
+    ]
+    one = options(model=["runs/one/final", "runs/two/final"], user=[alice])
+    assert [(v.model, v.user) for v in variants(one)] == [("runs/one/final", alice), ("runs/two/final", alice)]
+    named = options(model=[run], user=["none", alice], label=["base", "hers"])
+    assert [v.label for v in variants(named)] == ["base", "hers"]
+    with pytest.raises(ConfigError, match="3 users for 2 models"):
+        options(model=["a", "b"], user=["none", alice, mix])
+    with pytest.raises(ConfigError, match="1 labels for 2 models"):
+        options(model=["a"], user=["none", alice], label=["x"])
+    with pytest.raises(ConfigError, match="both be called 'ppd-alice'"):
+        variants(options(model=[run], user=["here/alice.safetensors", "there/alice.safetensors"]))
+    with pytest.raises(ConfigError, match="'much'"):
+        variants(options(model=[run], user=["a.safetensors:much"]))
+
+
+def test_users_on_a_command_line() -> None:
+    needed = ["--model", "m", "--prompts", "p.txt", "--output_dir", "o"]
+    given = ["--user", "a.safetensors:0.3,b.safetensors:0.7", "--user", "none", "--user_guidance_scale", "2"]
+    read = parse_arguments(GenerateOptions, [*needed, *given], "t2ialign")
+    assert read.user == ["a.safetensors:0.3,b.safetensors:0.7", "none"]
+    assert read.user_guidance_scale == 2.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        ("users/alice.safetensors", "alice"),
+        ("users/alice.safetensors:1", "alice"),
+        ("alice.safetensors:0.5", "0.5-alice"),
+        ("alice.safetensors:-0.5,bob smith.safetensors", "-0.5-alice-1-bob-smith"),
+    ],
+)
+def test_user_label(spec: str, label: str) -> None:
+    assert user_label(spec) == label
 
 
 def test_equal_labels_are_refused() -> None:
@@ -68,6 +122,7 @@ def test_equal_labels_are_refused() -> None:
         ("checkpoints/dream.safetensors", None, "dream"),
         ("runs/first/final", None, "first"),
         ("base", "runs/first/final/pytorch_lora_weights.safetensors", "first"),
+        ("base", "runs/first/final/user_adapter.safetensors", "first"),
         ("a b:c", None, "a-b-c"),
     ],
 )

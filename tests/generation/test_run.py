@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 from helpers.tiny import save_tiny
+from helpers.user_adapters import EXTRACTOR, shake, user_file, user_run
 from t2ialign.data.image_sets import ImageSet
 from t2ialign.errors import DataError, ModelError
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.run import generate
 from t2ialign.generation.seeds import image_seed
+from t2ialign.models.user_adapter import save_user_adapter
 
 TEXTS = ["a red circle", "a blue star", "two, with a comma", "a green ring"]
 
@@ -165,6 +167,82 @@ def test_adapters(folder: Path, tmp_path: Path) -> None:
     assert max(np.abs(merged[key] - tuned[key]).max() for key in tuned) <= 3  # fusing rounds once more
     generate(options(folder, tmp_path / "alone", adapter=[str(tmp_path / "run/final")], limit=1))
     assert (tmp_path / "alone/metadata.jsonl").is_file()
+
+
+def test_users(folder: Path, tmp_path: Path) -> None:
+    base = folder / "tiny-sd15"
+    user_run(base, tmp_path / "run/final")
+    alice, bob = user_file(tmp_path / "u/alice.safetensors", 1), user_file(tmp_path / "u/bob.safetensors", 2)
+    people = ["none", str(alice), f"{alice}:0.3,{bob}:0.7"]
+    several = options(folder, tmp_path / "sets", adapter=[str(tmp_path / "run/final")], user=people, limit=2)
+    summary = generate(several)
+    assert [Path(path).name for path in summary.sets] == ["run", "run-alice", "run-0.3-alice-0.7-bob"]
+    generate(options(folder, tmp_path / "base", limit=2))
+    base_pixels, nobody, hers, mixed = (
+        pixels(path) for path in (tmp_path / "base", *(tmp_path / "sets" / Path(path).name for path in summary.sets))
+    )
+    assert max(np.abs(base_pixels[key] - nobody[key]).max() for key in nobody) <= 1
+    for other in (hers, mixed):
+        assert min(np.abs(other[key] - nobody[key]).max() for key in nobody) > 3
+    assert max(np.abs(hers[key] - mixed[key]).max() for key in hers) > 3
+
+    config = json.loads((tmp_path / "sets/run-0.3-alice-0.7-bob/config.json").read_text(encoding="utf-8"))
+    assert config["user"] == "0.3 alice + 0.7 bob"
+    assert config["user_weights"] == [["alice", 0.3], ["bob", 0.7]]
+    assert (config["user_extractor"], config["user_guidance_scale"]) == (EXTRACTOR, 7.5)
+    assert len(config["user_sha256"]) == 64
+    assert (config["model"], config["adapter"]) == ("tiny-sd15", "run")
+    assert str(tmp_path) not in json.dumps(config)
+    without = [json.loads((path / "config.json").read_text()) for path in (tmp_path / "base", tmp_path / "sets/run")]
+    assert not [key for config in without for key in config if key.startswith("user")]
+    assert without[0]["weights_fingerprint"] != without[1]["weights_fingerprint"] == config["weights_fingerprint"]
+    records = ImageSet(tmp_path / "sets/run-alice").records
+    assert {record.model for record in records} == {"run-alice"}
+
+    # The run itself as the model, with the user's default scale written out, continues the set.
+    same: dict[str, Any] = {"model": [str(tmp_path / "run/final")], "user": [str(alice)], "label": ["run-alice"]}
+    generate(options(folder, tmp_path / "alone", **same, user_guidance_scale=7.5))
+    alone = pixels(tmp_path / "alone")
+    assert max(np.abs(alone[key] - hers[key]).max() for key in hers) <= 1
+    assert generate(options(folder, tmp_path / "alone", **same)).kept == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"user_guidance_scale": 2.0}, "user_guidance_scale: 7.5 there, 2.0 now"),
+        ({"user": ["bob"]}, "user_sha256"),
+        ({"user": ["none"]}, r'user: "alice" there, nothing now'),
+        ({"adapter": ["other"]}, "weights_fingerprint"),
+    ],
+)
+def test_refuses_changed_users(folder: Path, tmp_path: Path, change: dict[str, Any], shown: str) -> None:
+    model = user_run(folder / "tiny-sd15", tmp_path / "run/final")
+    shake(model, seed=1)
+    save_user_adapter(model, tmp_path / "other/final")
+    files = {name: user_file(tmp_path / f"{name}.safetensors", len(name)) for name in ("alice", "bob")}
+    paths = {**{name: str(file) for name, file in files.items()}, "other": str(tmp_path / "other/final")}
+    given: dict[str, Any] = {"adapter": [str(tmp_path / "run/final")], "user": [str(files["alice"])], "label": ["x"]}
+    generate(options(folder, tmp_path / "set", **given, limit=1))
+    for name, value in change.items():
+        given[name] = [paths.get(part, part) for part in value] if isinstance(value, list) else value
+    with pytest.raises(DataError, match=shown):
+        generate(options(folder, tmp_path / "set", **given))
+    assert len(ImageSet(tmp_path / "set")) == 1
+
+
+def test_users_that_a_model_cannot_draw_for(folder: Path, tmp_path: Path) -> None:
+    user_run(folder / "tiny-sd15", tmp_path / "run/final")
+    alice = str(user_file(tmp_path / "alice.safetensors", extractor="other:2"))
+    with pytest.raises(ModelError, match=rf"alice was made by other:2.*{EXTRACTOR}"):
+        generate(options(folder, tmp_path / "set", adapter=[str(tmp_path / "run/final")], user=[alice]))
+    with pytest.raises(ModelError, match="no user adapter"):
+        generate(options(folder, tmp_path / "set", user=[alice]))
+    with pytest.raises(DataError, match="no user's file"):
+        generate(options(folder, tmp_path / "set", model=["nobody/nothing"], user=[str(tmp_path / "no.safetensors")]))
+    with pytest.raises(ModelError, match=r"trained on .*tiny-sd15.*family sdxl"):
+        generate(options(folder, tmp_path / "set", family="sdxl", adapter=[str(tmp_path / "run/final")]))
+    assert not (tmp_path / "set").exists()
 
 
 def test_cut_prompts_are_counted(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,12 +10,17 @@ import torch
 import yaml
 
 from helpers.tiny import save_tiny, tiny_pipeline
+from helpers.user_adapters import user_file, user_run, with_adapter
+from t2ialign.config import parse_arguments
 from t2ialign.errors import ModelError
+from t2ialign.generation.options import GenerateOptions
 from t2ialign.models import hub, lora
 from t2ialign.models.card import write_card
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.loading import load_model
+from t2ialign.models.record import read_record
 from t2ialign.models.saving import save_pipeline
+from t2ialign.models.user_adapter import save_user_adapter
 
 
 def lora_final(folder: Path, name: str = "owner/model", revision: str | None = None, family: str = "sd15") -> Path:
@@ -76,6 +81,46 @@ def test_the_codes_of_a_card_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     scope: dict[str, Any] = {}
     exec(code.replace("(lambda *_: pipeline)", "draw"), {"draw": lambda _: _Drawn(), **scope}, scope)
     assert "default_0" in scope["pipeline"].unet.peft_config
+
+
+def test_card_of_a_user_adapter(tmp_path: Path) -> None:
+    model = with_adapter(name="owner/model")
+    model.revision = "abc"
+    save_user_adapter(model, tmp_path / "final", algorithm="ppd")
+    card = write_card(tmp_path / "final", pairs="owner/pairs")
+    front, text = front_matter(card)
+    assert front["base_model"] == "owner/model"
+    assert front["base_model_relation"] == "adapter"
+    assert front["library_name"] == "t2ialign"
+    assert {"user-adapter", "ppd", "t2ialign"} <= set(front["tags"])
+    assert "lora" not in front["tags"]
+    assert "A user adapter (for users of 3 tokens of width 6, made by tiny:1) made from `owner/model`" in text
+    assert "--user alice.safetensors" in text
+    assert "load_lora_weights" not in text
+    assert hub.stage(tmp_path / "final", tmp_path / "stage") == [
+        "README.md",
+        "t2ialign.json",
+        "user_adapter.safetensors",
+    ]
+    assert read_record(tmp_path / "stage") == read_record(tmp_path / "final")
+
+
+def test_the_code_of_a_user_adapter_s_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_run(save_tiny(tmp_path), tmp_path / "final")
+    user_file(tmp_path / "alice.safetensors")
+    _, text = front_matter(write_card(tmp_path / "final"))
+    assert str(tmp_path) not in text
+    code = text.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(tmp_path / "final"))
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code.replace("users=[alice]", "users=[alice], num_inference_steps=2"), scope)
+    assert scope["image"].size == (64, 64)
+    lines = text.split("```\n")[1].split("```")[0].replace("\\\n", " ").splitlines()
+    for line in lines:
+        words = line.split()
+        assert words[:2] == ["t2ialign", "generate"]
+        parse_arguments(GenerateOptions, words[2:], "t2ialign")
+    assert len(lines) == 2
 
 
 class _Drawn:

@@ -50,6 +50,32 @@ def test_sizes_stay_exact_in_half_precision() -> None:
     assert torch.equal(half.time_ids, sizes)
 
 
+def test_users_go_where_their_rows_go_and_stay_exact() -> None:
+    user = torch.arange(24, dtype=torch.float32).view(2, 3, 4) + 70000
+    given = sample(2).with_user(user)
+    both = Conditioning.cat([given, given.index([1])])
+    assert both.user is not None
+    assert torch.equal(both.user, user[[0, 1, 1]])
+    picked, repeated = both.index(torch.tensor([False, True, False])), given.repeat(2)
+    assert picked.user is not None
+    assert repeated.user is not None
+    assert torch.equal(picked.user, user[1:])
+    assert torch.equal(repeated.user, user.repeat(2, 1, 1))
+    half = given.to(dtype=torch.float16)
+    assert half.user is not None
+    assert torch.equal(half.user, user)
+    assert half.hidden.dtype == torch.float16
+    sizes = given.with_time_ids(torch.ones(2, 6))
+    assert sizes.user is user
+    assert given.with_user(None).user is None
+    with pytest.raises(ValueError, match=r"with and without users: 1 of 2 have them.*zeros"):
+        Conditioning.cat([given, sample(1)])
+    with pytest.raises(ValueError, match="user has 3 rows but hidden has 2"):
+        sample(2).with_user(torch.zeros(3, 3, 4))
+    with pytest.raises(ValueError, match=r"\(2, 4\).*\[B, T, D\]"):
+        sample(2).with_user(torch.zeros(2, 4))
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="pooled has 3 rows but hidden has 2"):
         Conditioning(torch.zeros(2, 1, 1), torch.zeros(3, 1))

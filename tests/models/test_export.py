@@ -12,12 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from helpers.tiny import FAMILIES, tiny_pipeline
+from helpers.user_adapters import with_adapter
 from t2ialign.errors import ModelError
 from t2ialign.models import lora
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.export import export_kohya, kohya_name
 from t2ialign.models.record import Record
 from t2ialign.models.saving import save_pipeline
+from t2ialign.models.user_adapter import save_user_adapter
 
 
 def trained(family: str, targets: tuple[str, ...] = lora.TARGETS) -> DiffusionModel:
@@ -153,3 +155,13 @@ def test_errors(tmp_path: Path) -> None:
     save_pipeline(DiffusionModel.from_pipeline(tiny_pipeline("sd15")), tmp_path / "full")
     with pytest.raises(ModelError, match="whole pipeline"):
         export_kohya(tmp_path / "full", tmp_path / "k.safetensors")
+
+
+def test_a_user_adapter_has_no_other_form(tmp_path: Path) -> None:
+    path = save_user_adapter(with_adapter(), tmp_path / "run" / "final")
+    for source in (tmp_path / "run", path.parent, path):
+        with pytest.raises(ModelError, match=r"holds a user adapter.*--adapter FINAL --user FILE"):
+            export_kohya(source, tmp_path / "k.safetensors")
+    (path.parent / "t2ialign.json").unlink()
+    with pytest.raises(ModelError, match="holds a user adapter"):
+        export_kohya(path.parent, tmp_path / "k.safetensors", family="sd15")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import t2ialign.mini
 from helpers.tiny import FAMILIES, save_tiny, tiny_pipeline
+from helpers.user_adapters import with_adapter
 from t2ialign.errors import ModelError
 from t2ialign.models import lora
 from t2ialign.models.card import write_card
@@ -20,6 +21,7 @@ from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.ldm_names import ldm_name
 from t2ialign.models.loading import load_model
 from t2ialign.models.saving import save_pipeline
+from t2ialign.models.user_adapter import save_user_adapter
 
 
 def predict(model: DiffusionModel) -> torch.Tensor:
@@ -218,6 +220,9 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     save_file({"lora_unet_x.lora_down.weight": torch.zeros(1)}, str(tmp_path / "l.safetensors"))
     with pytest.raises(ModelError, match=r"is a LoRA.*--adapter"):
         load_model(tmp_path / "l.safetensors")
+    save_user_adapter(with_adapter(), tmp_path)
+    with pytest.raises(ModelError, match=r"is a user adapter, not a model.*--adapter"):
+        load_model(tmp_path / "user_adapter.safetensors")
     save_file({"conv_in.weight": torch.zeros(1)}, str(tmp_path / "u.safetensors"))
     with pytest.raises(ModelError, match="not a Stable Diffusion checkpoint"):
         load_model(tmp_path / "u.safetensors")

@@ -25,6 +25,25 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t2ialign.json"]
 
 
+def test_record_of_a_user_adapter(tmp_path: Path) -> None:
+    model = DiffusionModel.from_pipeline(tiny_pipeline("sd15"), "owner/model")
+    record = Record.of(
+        model, "user_adapter", user_width=6, user_token_count=3, user_extractor="tiny:1", algorithm="ppd"
+    )
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+    content = json.loads((tmp_path / "t2ialign.json").read_text())
+    assert (content["kind"], content["user_width"], content["user_token_count"]) == ("user_adapter", 6, 3)
+
+
+def test_a_record_from_before_user_adapters_is_read(tmp_path: Path) -> None:
+    entry = {"kind": "lora", "base_model": "a/b", "family": "sd15", "rank": 4, "alpha": 4.0, "targets": ["to_q"]}
+    (tmp_path / "t2ialign.json").write_text(json.dumps({**entry, "format": 1}))
+    record = read_record(tmp_path)
+    assert record is not None
+    assert (record.rank, record.user_width, record.user_token_count, record.user_extractor) == (4, None, None, None)
+
+
 def test_absent_newer_and_broken(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
     path = tmp_path / "t2ialign.json"

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2ialign.models.saving import is_secret, scrub, scrub_json
+from helpers.user_adapters import with_adapter
+from t2ialign.errors import ModelError
+from t2ialign.models.saving import is_secret, save_pipeline, scrub, scrub_json
+from t2ialign.models.user_adapter import remove_user_adapter
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,12 @@ def test_scrub_json_leaves_clean_files_alone(tmp_path: Path) -> None:
     path.write_text('{"_name_or_path": "/home/ada/sd", "a": "é"}', encoding="utf-8")
     scrub_json(path)
     assert json.loads(path.read_text(encoding="utf-8")) == {"_name_or_path": "sd", "a": "é"}
+
+
+def test_a_pipeline_folder_holds_no_user_adapter(tmp_path: Path) -> None:
+    model = with_adapter()
+    with pytest.raises(ModelError, match="a pipeline folder cannot hold"):
+        save_pipeline(model, tmp_path / "final")
+    assert not (tmp_path / "final").exists()
+    remove_user_adapter(model.unet)
+    save_pipeline(model, tmp_path / "final")
