@@ -48,7 +48,12 @@ def test_folder(family: str, tmp_path: Path) -> None:
     assert model.name == str(folder)
     assert model.family == ("sdxl" if family == "sdxl" else "sd")
     assert model.prediction_type == ("v_prediction" if family == "sd2" else "epsilon")
-    assert torch.equal(predict(model), predict(DiffusionModel.from_pipeline(tiny_pipeline(family))))
+    plain = DiffusionModel.from_pipeline(tiny_pipeline(family))
+    weights, expected = model.unet.state_dict(), plain.unet.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
+    # Not to the bit: tensors of a mapped file lie otherwise in memory, for which kernels round otherwise.
+    torch.testing.assert_close(predict(model), predict(plain), rtol=1e-5, atol=1e-5)
     image = model.pipeline("a", num_inference_steps=1, height=64, width=64, output_type="np").images
     assert image.shape == (1, 64, 64, 3)
 
