@@ -14,7 +14,7 @@ PACKAGE = ROOT / "t2ialign"
 LEVELS = (
     ("objectives",),
     ("engine", "data", "mini"),
-    ("models",),
+    ("models", "users", "chat"),
     ("generation",),
     ("reward_models",),
     ("trainers", "annotation"),
@@ -27,7 +27,7 @@ LEVELS = (
 RANK = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIDEWAYS = {("data", "mini")}
 """Who may import whom on the same level: `data` asks `mini` for the packaged sets."""
-EVERYWHERE = {"config", "errors", "__init__"}
+EVERYWHERE = {"config", "errors", "problems", "__init__"}
 """What every room may import; these import no room."""
 CATALOGUE = ("trainers", "reward_models", "eval")
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "open_clip", "datasets", "scipy")
