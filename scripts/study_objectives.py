@@ -47,7 +47,7 @@ from t2ialign.trainers.registry import ALGORITHMS
 from t2ialign.users.embed import embed_users
 from t2ialign.users.extractors import load_extractor
 from t2ialign.users.files import UserEmbedding
-from t2ialign.users.shots import ShotSettings, training_rows
+from t2ialign.users.shots import SHOTS, ShotSettings, training_rows
 
 NOISES = 4
 """Noises on which a held-out pair is measured."""
@@ -215,7 +215,7 @@ class Study:
         report, config = self._train(algorithm, options, run)
         seconds = time.perf_counter() - began
         return {"options": config, "seed": self.seed, "split": self.split, "seconds": round(seconds), **report} | (
-            self._personal(run, held) if algorithm == "ppd" else self._plain(run, held)
+            self._personal(run, held, options) if algorithm == "ppd" else self._plain(run, held)
         )
 
     def _train(self, algorithm: str, options: dict[str, Any], run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -249,14 +249,16 @@ class Study:
             "entirely_right": {"base": share(self._base_right), "tuned": share(after)},
         }
 
-    def _personal(self, run: Path, held: PairDataset) -> dict[str, Any]:
+    def _personal(self, run: Path, held: PairDataset, options: dict[str, Any]) -> dict[str, Any]:
         model = load_model(run / "final")
-        users = embed_users(held, load_extractor("clip:mini-clip"), ShotSettings(seed=self.seed))
+        shots = int(options.get("shots", SHOTS))
+        users = embed_users(held, load_extractor("clip:mini-clip"), ShotSettings(shots=shots, seed=self.seed))
         rest = held.select(training_rows(held, users).rows)
         gains = pair_gains(self.base, model, rest, users)
         return {
             "held_out_pairs": share([gain > 0 for gain in gains]),
             "users": len(users),
+            "shots": shots,
             "liked": liked_pictures(self.base, model, users, self.seed),
         }
 
