@@ -1,25 +1,235 @@
 """CLIP backends: checkpoints of transformers and of open_clip behind one face.
 
-Law of this file: features are raw (not normalised) float32 [B, D] on the CPU; pictures are prepared
-by the checkpoint's own preprocessing, on Pillow; prompts keep their end token when they are cut.
+Law of this file: features are raw (not normalised) float32 [B, D]; gradients flow through pixels and stop
+at weights; pictures are prepared by the checkpoint's own preprocessing unless a scorer's definition has
+another; prompts keep their end token when they are cut.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import logging
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from PIL import Image
 
-from t2ialign.errors import ModelError
+from t2ialign.reward_models.preparation import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    ClipPreparation,
+    LibraryPreparation,
+    PillowPreparation,
+)
 
-logger = logging.getLogger(__name__)
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What a file of weights does not say about itself.
+
+    Attributes:
+        open_clip: Name of the architecture in open_clip.
+        config: Arguments of transformers' `CLIPConfig`.
+        tokenizer: Hub id of its tokenizer in the form of transformers.
+    """
+
+    open_clip: str
+    config: Mapping[str, Any]
+    tokenizer: str
+
+
+_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+_H_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+_H_VISION = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+_L_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_L_VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+VIT_H_14 = Architecture(
+    "ViT-H-14",
+    {
+        "projection_dim": 1024,
+        "text_config": {**_TEXT, **_H_TEXT, "hidden_act": "gelu"},
+        "vision_config": {**_H_VISION, "image_size": 224, "patch_size": 14, "hidden_act": "gelu"},
+    },
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+)
+"""laion's ViT-H/14 (open_clip's `ViT-H-14.json`), the trunk of PickScore, HPSv2 and MPS: GELU, not QuickGELU."""
+VIT_L_14 = Architecture(
+    "ViT-L-14",
+    {
+        "projection_dim": 768,
+        "text_config": {**_TEXT, **_L_TEXT, "hidden_act": "quick_gelu"},
+        "vision_config": {**_L_VISION, "image_size": 224, "patch_size": 14, "hidden_act": "quick_gelu"},
+    },
+    "openai/clip-vit-large-patch14",
+)
+"""OpenAI's ViT-L/14, with QuickGELU."""
+
+
+class ClipBackend:
+    """A CLIP and what belongs to it.
+
+    Attributes:
+        model: The module, in evaluation mode, its weights frozen.
+        checkpoint: Its name, without folders of this machine.
+        digest: SHA-256: of the weight file where there is one, else of the weights in memory.
+        revision: Commit on the hub, where known.
+        preparation: The checkpoint's own preprocessing.
+        image_size: Side of its pictures in pixels.
+        limit: Tokens that fit, both ends included.
+        logit_scale: Its temperature, `exp(logit_scale)`.
+    """
+
+    library: str
+    versions: tuple[str, ...]
+    preparation: ClipPreparation
+
+    def __init__(self, model: Any, *, checkpoint: str, digest: str, revision: str | None) -> None:
+        """Take a loaded model."""
+        self.model: Any = model
+        self.checkpoint, self.digest, self.revision = checkpoint, digest, revision
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.logit_scale = float(model.logit_scale.detach().float().exp().reshape(-1)[0])
+        self.image_size = 224
+        self.limit = 77
+        self.mean: tuple[float, ...] = OPENAI_MEAN
+        self.std: tuple[float, ...] = OPENAI_STD
+
+    def image_features(self, prepared: torch.Tensor, preparation: ClipPreparation) -> torch.Tensor:
+        """Return features of prepared pictures [B, 3, S, S]; float32 [B, D], differentiable in floating pictures."""
+        return _features(self._encode_image(self.normalise(prepared, preparation)))
+
+    def normalise(self, prepared: torch.Tensor, preparation: ClipPreparation) -> torch.Tensor:
+        """Bring prepared pictures to the device, to [0, 1], and by mean and deviation to what the model reads."""
+        pixels = prepared.to(self.device)
+        if isinstance(preparation, LibraryPreparation):
+            return pixels.to(self.dtype)
+        pixels = pixels.float() if pixels.is_floating_point() else pixels.float() / 255.0
+        mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (self.mean, self.std))
+        return ((pixels - mean) / std).to(self.dtype)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return features of texts, float32 [B, D]; what exceeds the limit is cut before the end token."""
+        raise NotImplementedError
+
+    def is_truncated(self, text: str) -> bool:
+        """Tell whether a text exceeds the tokenizer's limit."""
+        raise NotImplementedError
+
+    def _encode_image(self, pixels: torch.Tensor) -> Any:
+        raise NotImplementedError
+
+    @property
+    def activation(self) -> str:
+        """The activation between the layers."""
+        raise NotImplementedError
+
+    def info(self, preparation: ClipPreparation) -> dict[str, Any]:
+        """Describe checkpoint, preprocessing and libraries, in values for JSON."""
+        return {
+            "library": self.library,
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "weights_sha256": self.digest,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "activation": self.activation,
+            "max_tokens": self.limit,
+            "preprocessing": preparation.info() | {"mean": list(self.mean), "std": list(self.std)},
+            "versions": {name: version(name) for name in self.versions},
+        }
+
+
+class TransformersBackend(ClipBackend):
+    """A `CLIPModel` of transformers with its tokenizer."""
+
+    library = "transformers"
+    versions = ("transformers", "torch", "pillow")
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, **named: Any) -> None:
+        """Take what is loaded; without an image processor the preprocessing is CLIP's."""
+        super().__init__(model, **named)
+        self.tokenizer: Any = tokenizer
+        self.limit = int(model.config.text_config.max_position_embeddings)
+        self.image_size = int(model.config.vision_config.image_size)
+        self.preparation = PillowPreparation(self.image_size)
+        if processor is not None:
+            self.preparation = _of_processor(processor)
+            self.mean, self.std = tuple(processor.image_mean), tuple(processor.image_std)
+
+    def _encode_image(self, pixels: torch.Tensor) -> Any:
+        return self.model.get_image_features(pixel_values=pixels)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """See `ClipBackend`."""
+        ids = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt")
+        ids = ids.to(self.device)
+        return _features(
+            self.model.get_text_features(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
+        )
+
+    def is_truncated(self, text: str) -> bool:
+        """See `ClipBackend`."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.limit
+
+    @property
+    def activation(self) -> str:
+        """See `ClipBackend`."""
+        return str(self.model.config.vision_config.hidden_act)
+
+
+class OpenClipBackend(ClipBackend):
+    """A CLIP of open_clip with its tokenizer."""
+
+    library = "open_clip"
+    versions = ("open_clip_torch", "torch", "pillow")
+
+    def __init__(self, model: Any, tokenizer: Any, quick_gelu: bool, **named: Any) -> None:
+        """Take what is loaded."""
+        import open_clip
+
+        super().__init__(model, **named)
+        self.tokenizer: Any = tokenizer
+        self.quick_gelu = quick_gelu
+        self.limit = int(tokenizer.context_length)
+        settings = dict(open_clip.get_model_preprocess_cfg(model))
+        self.preparation = _of_open_clip(settings)
+        size = settings["size"]
+        self.image_size = int(size if isinstance(size, int) else size[0])
+        self.mean, self.std = tuple(settings["mean"]), tuple(settings["std"])
+
+    def _encode_image(self, pixels: torch.Tensor) -> Any:
+        return self.model.encode_image(pixels)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """See `ClipBackend`."""
+        return _features(self.model.encode_text(self.tokenizer(list(texts)).to(self.device)))
+
+    def is_truncated(self, text: str) -> bool:
+        """See `ClipBackend`."""
+        if hasattr(self.tokenizer, "encoder"):
+            return len(self.tokenizer.encode(text)) + 2 > self.limit
+        return len(self.tokenizer.tokenizer(self.tokenizer.clean_fn(text))["input_ids"]) > self.limit
+
+    @property
+    def activation(self) -> str:
+        """See `ClipBackend`."""
+        return "quick_gelu" if self.quick_gelu else "gelu"
+
+
+def _of_processor(processor: Any) -> ClipPreparation:
+    """Read an image processor's settings; the usual ones become ours, others stay the library's."""
+    size, crop, names = dict(processor.size), dict(processor.crop_size), {2: "bilinear", 3: "bicubic"}
+    edge, resample = size.get("shortest_edge"), names.get(int(processor.resample))
+    square = crop.get("height") == crop.get("width")
+    steps = (processor.do_resize, processor.do_center_crop, processor.do_rescale, processor.do_normalize)
+    scaled = abs(processor.rescale_factor - 1 / 255) < 1e-9
+    if all(steps) and scaled and square and edge and edge >= crop["height"] and resample:
+        side = int(crop["height"])
+        return PillowPreparation(side, edge=0 if edge == side else int(edge), resample=resample)
+    kept = {key: value for key, value in processor.to_dict().items() if key in _STEPS}
+    return LibraryPreparation("transformers", json.dumps(_plain(kept), sort_keys=True))
 
 
 _STEPS = (
@@ -35,249 +245,28 @@ _STEPS = (
     "image_mean",
     "image_std",
 )
-"""Settings of an image processor that are recorded."""
+"""Settings of an image processor that make its result."""
 
 
-class ClipBackend(Protocol):
-    """Features of pictures and texts, and what made them."""
-
-    checkpoint: str
-    digest: str
-
-    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return raw features of RGB pictures, float32 [B, D]."""
-        ...
-
-    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return raw features of texts, float32 [B, D]; what exceeds the limit is cut before the end token."""
-        ...
-
-    def is_truncated(self, text: str) -> bool:
-        """Tell whether a text exceeds the tokenizer's limit."""
-        ...
-
-    def info(self) -> dict[str, Any]:
-        """Describe the checkpoint, its preprocessing and the libraries."""
-        ...
-
-
-def load_backend(checkpoint: str, *, device: str, dtype: str, revision: str | None, quick_gelu: bool | None) -> Any:
-    """Load a checkpoint, whichever library it belongs to.
-
-    Args:
-        checkpoint: `mini-clip`; a folder with a transformers `CLIPModel` or with an
-            `open_clip_config.json`; an open_clip pair `ViT-B-32/laion2b_s34b_b79k`, where the second
-            part may be a weight file, with or without `open_clip:` before it; `hf-hub:org/name` for
-            open_clip's configuration on the hub; else a hub id of a transformers `CLIPModel`.
-        device: As in torch.
-        dtype: `"float32"`, `"float16"` or `"bfloat16"`.
-        revision: Of a transformers checkpoint on the hub.
-        quick_gelu: For open_clip: force the activation; `None` for what the weights were trained with.
-
-    Raises:
-        ModelError: If the checkpoint is not there, or cannot be read.
-    """
-    from t2ialign.mini import resource
-
-    settings = {"device": torch.device(device), "dtype": getattr(torch, dtype)}
-    try:
-        folder = resource(checkpoint) if checkpoint == "mini-clip" else Path(checkpoint).expanduser()
-    except FileNotFoundError as error:
-        raise ModelError(str(error)) from error
-    if folder is not None and folder.is_dir():
-        if (folder / "open_clip_config.json").is_file():
-            return OpenClipBackend(f"local-dir:{folder}", None, quick_gelu, name=folder.name, **settings)
-        return TransformersBackend(str(folder), None, name=folder.name, **settings)
-    if checkpoint.startswith("hf-hub:"):
-        return OpenClipBackend(checkpoint, None, quick_gelu, name=checkpoint, **settings)
-    pair = _open_clip_pair(checkpoint)
-    if pair is not None:
-        return OpenClipBackend(*pair, quick_gelu, name=checkpoint.removeprefix("open_clip:"), **settings)
-    return TransformersBackend(checkpoint, revision, name=checkpoint, **settings)
-
-
-def _open_clip_pair(checkpoint: str) -> tuple[str, str] | None:
-    """Split `name/pretrained` where the name is an architecture of open_clip; `None` for a hub id."""
-    explicit = checkpoint.startswith("open_clip:")
-    name, _, pretrained = checkpoint.removeprefix("open_clip:").partition("/")
-    import open_clip
-
-    known = name in open_clip.list_models()
-    if known and pretrained:
-        return name, pretrained
-    if explicit or known:
-        reason = "names no weights" if known else "names no architecture of open_clip"
-        raise ModelError(f"{checkpoint!r} {reason}; write open_clip:ARCHITECTURE/TAG or open_clip:ARCHITECTURE/FILE")
-    return None
-
-
-class TransformersBackend:
-    """A `CLIPModel` of transformers, from a folder or the hub."""
-
-    def __init__(
-        self, source: str, revision: str | None, *, name: str, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        """Load model, tokenizer and the Pillow flavour of the image processor."""
-        from transformers import AutoTokenizer, CLIPModel
-
-        self.checkpoint = name
-        try:
-            model = CLIPModel.from_pretrained(source, revision=revision, dtype=dtype)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision)
-            self.processor: Any = _pil_processor().from_pretrained(source, revision=revision)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(_missing(source, revision, error)) from error
-        self.model: Any = model.eval().requires_grad_(False).to(device)
-        self.revision = getattr(model.config, "_commit_hash", None)
-        self.limit = int(model.config.text_config.max_position_embeddings)
-        self.digest = state_digest(model)
-
-    @torch.inference_mode()
-    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """See `ClipBackend`."""
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return _features(self.model.get_image_features(pixel_values=pixels.to(self.model.device, self.model.dtype)))
-
-    @torch.inference_mode()
-    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """See `ClipBackend`."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
-        ).to(self.model.device)
-        return _features(
-            self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        )
-
-    def is_truncated(self, text: str) -> bool:
-        """See `ClipBackend`."""
-        return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.limit
-
-    def info(self) -> dict[str, Any]:
-        """See `ClipBackend`."""
-        return {
-            "library": "transformers",
-            "checkpoint": self.checkpoint,
-            "revision": self.revision,
-            "weights_sha256": self.digest,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "activation": self.model.config.vision_config.hidden_act,
-            "max_tokens": self.limit,
-            "preprocessing": {"backend": "pillow"} | {k: _plain(getattr(self.processor, k, None)) for k in _STEPS},
-            "versions": {k: version(k) for k in ("transformers", "torch", "pillow")},
-        }
-
-
-class OpenClipBackend:
-    """A CLIP of open_clip: an architecture with weights, a folder, or a hub repository."""
-
-    def __init__(
-        self,
-        architecture: str,
-        pretrained: str | None,
-        quick_gelu: bool | None,
-        *,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        """Load model, tokenizer and inference preprocessing."""
-        import open_clip
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        self.checkpoint = _without_folders(name, pretrained)
-        self.quick_gelu = needs_quick_gelu(architecture, pretrained) if quick_gelu is None else quick_gelu
-        weights = (
-            str(Path(pretrained).expanduser()) if pretrained and Path(pretrained).expanduser().is_file() else None
-        )
-        try:
-            model = open_clip.create_model(
-                architecture, weights or pretrained, force_quick_gelu=self.quick_gelu, require_pretrained=True
-            )
-            self.tokenizer: Any = open_clip.get_tokenizer(architecture)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(_missing_open_clip(architecture, pretrained, error)) from error
-        self.model: Any = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
-        self.device, self.dtype = device, dtype
-        self.settings = dict(open_clip.get_model_preprocess_cfg(self.model))
-        self.prepare: Any = image_transform_v2(PreprocessCfg(**self.settings), is_train=False)
-        self.limit = int(self.tokenizer.context_length)
-        self.digest = state_digest(self.model)
-
-    @torch.inference_mode()
-    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """See `ClipBackend`."""
-        pixels = torch.stack([self.prepare(image) for image in images])
-        return _features(self.model.encode_image(pixels.to(self.device, self.dtype)))
-
-    @torch.inference_mode()
-    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """See `ClipBackend`."""
-        return _features(self.model.encode_text(self.tokenizer(list(texts)).to(self.device)))
-
-    def is_truncated(self, text: str) -> bool:
-        """See `ClipBackend`."""
-        if hasattr(self.tokenizer, "encoder"):
-            return len(self.tokenizer.encode(text)) + 2 > self.limit
-        return len(self.tokenizer.tokenizer(self.tokenizer.clean_fn(text))["input_ids"]) > self.limit
-
-    def info(self) -> dict[str, Any]:
-        """See `ClipBackend`."""
-        return {
-            "library": "open_clip",
-            "checkpoint": self.checkpoint,
-            "revision": None,
-            "weights_sha256": self.digest,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "activation": "quick_gelu" if self.quick_gelu else "as the architecture says",
-            "max_tokens": self.limit,
-            "preprocessing": {"backend": "pillow"} | {key: _plain(value) for key, value in self.settings.items()},
-            "versions": {k: version(k) for k in ("open_clip_torch", "torch", "torchvision", "pillow")},
-        }
-
-
-def needs_quick_gelu(architecture: str, pretrained: str | None) -> bool:
-    """Tell whether a set of weights that open_clip knows by tag was trained with QuickGELU.
-
-    The weights of OpenAI were, though their plain architecture names (`ViT-B-32`) say GELU.
-    """
-    if not pretrained or ":" in architecture:
-        return False
-    from open_clip import get_pretrained_cfg
-
-    return bool(get_pretrained_cfg(architecture, pretrained).get("quick_gelu", False))
-
-
-def state_digest(module: torch.nn.Module) -> str:
-    """Return the SHA-256 of a module's weights: names, types, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _of_open_clip(settings: Mapping[str, Any]) -> ClipPreparation:
+    """Read the settings of open_clip's transform likewise."""
+    size, mode = settings["size"], settings.get("resize_mode") or "shortest"
+    square = isinstance(size, int) or len(set(size)) == 1
+    resample = settings.get("interpolation") or "bicubic"
+    if square and mode in ("shortest", "squash") and resample in ("bicubic", "bilinear"):
+        side = int(size if isinstance(size, int) else size[0])
+        return PillowPreparation(side, squash=mode == "squash", resample=resample, rgb="last", half="even")
+    return LibraryPreparation("open_clip", json.dumps(_plain(dict(settings)), sort_keys=True))
 
 
 def _features(output: Any) -> torch.Tensor:
     """Take the projected features out of whatever a version of the library returns."""
     features: torch.Tensor = output if torch.is_tensor(output) else output.pooler_output
-    return features.float().cpu()
-
-
-def _pil_processor() -> Any:
-    """Return the image processor that resizes with Pillow, as the checkpoints were made to be used."""
-    try:
-        from transformers import CLIPImageProcessorPil
-
-        return CLIPImageProcessorPil
-    except ImportError:  # transformers before 5.1 calls it so
-        from transformers import CLIPImageProcessor
-
-        return CLIPImageProcessor
+    return features.float()
 
 
 def _plain(value: Any) -> Any:
     """Bring a setting to something JSON can hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
     if isinstance(value, dict) or hasattr(value, "items"):
         return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, (list, tuple)):
@@ -285,39 +274,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
     return int(value) if isinstance(value, int) else float(value) if isinstance(value, float) else str(value)
-
-
-def _without_folders(name: str, pretrained: str | None) -> str:
-    """Name weights from a file by the file alone; where it lies on this machine is nobody's business."""
-    if pretrained and Path(pretrained).expanduser().is_file():
-        return f"{name.partition('/')[0]}/{Path(pretrained).name}"
-    return name
-
-
-def _missing(source: str, revision: str | None, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(source).expanduser().exists():
-        return f"{source} is not a folder of a transformers CLIPModel with its tokenizer and processor: {first}"
-    at = f" --revision {revision}" if revision else ""
-    return (
-        f"the CLIP checkpoint {source!r} is neither a folder nor in the hub's cache: {first.rstrip('.')}. "
-        f"Download it where there is a network with: hf download {source}{at}"
-    )
-
-
-def _missing_open_clip(architecture: str, pretrained: str | None, error: Exception) -> str:
-    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
-
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if architecture.startswith("hf-hub:"):
-        where = f"Download it where there is a network with: hf download {architecture.removeprefix('hf-hub:')}"
-    elif pretrained and get_pretrained_cfg(architecture, pretrained):
-        known = get_pretrained_cfg(architecture, pretrained)
-        hub = str(known.get("hf_hub", "")).rstrip("/")
-        where = f"Download it where there is a network with: hf download {hub}" if hub else f"Get {known.get('url')}"
-    elif pretrained:
-        tags = ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
-        where = f"Give a weight file, or one of the tags that open_clip knows for it: {tags}"
-    else:
-        where = "Give a folder with open_clip_config.json and its weights"
-    return f"open_clip cannot load {architecture}{'/' + pretrained if pretrained else ''}: {first}. {where}"

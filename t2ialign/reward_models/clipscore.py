@@ -7,18 +7,17 @@ of two definitions, or of two checkpoints, are never put under one heading.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch.nn import functional
 
 from t2ialign.errors import ConfigError
-from t2ialign.reward_models.base import check_pairs, to_rgb
-from t2ialign.reward_models.clip_backends import ClipBackend, load_backend
-
-if TYPE_CHECKING:
-    from t2ialign.reward_models.base import ImageInput
+from t2ialign.reward_models.base import check_settings, pick_device
+from t2ialign.reward_models.clip_backends import ClipBackend
+from t2ialign.reward_models.clip_loading import load_backend
+from t2ialign.reward_models.cosine import CosineScorer
+from t2ialign.reward_models.preparation import ClipPreparation, PillowPreparation
 
 DEFAULT_CHECKPOINT = "openai/clip-vit-base-patch32"
 """The checkpoint of the paper (OpenAI's ViT-B/32), in the form of transformers."""
@@ -33,29 +32,34 @@ class Definition:
         clamp: Where negative values become 0: `"pair"`, `"mean"` or nowhere (`""`).
         prefix: Put before every prompt.
         formula: In words, for `info()`.
+        rgb: When its code brings pictures to RGB, see `PillowPreparation`; empty: as the checkpoint says.
+        half: How its code cuts where the middle falls on half a pixel; likewise.
     """
 
     weight: float
     clamp: str
     prefix: str
     formula: str
+    rgb: str = ""
+    half: str = ""
 
 
 DEFINITIONS = {
-    "hessel": Definition(2.5, "pair", "A photo depicts ", "2.5 * max(0, cos) per pair, then the mean"),
-    "torchmetrics": Definition(100.0, "mean", "", "100 * cos per pair; max(0, mean) over pairs"),
+    "hessel": Definition(2.5, "pair", "A photo depicts ", "2.5 * max(0, cos) per pair, then the mean", "last", "even"),
+    "torchmetrics": Definition(100.0, "mean", "", "100 * cos per pair; max(0, mean) over pairs", "first", "down"),
     "cosine": Definition(1.0, "", "", "cos per pair, then the mean"),
     "cosine100": Definition(100.0, "", "", "100 * cos per pair, then the mean"),
 }
-"""`hessel`: Hessel et al. 2021 (arXiv 2104.08718, eq. 1, and its released prefix); `torchmetrics`: the
-class `CLIPScore` of that library, which HEIM and EvalGIM use; the others are the bare cosine."""
+"""`hessel`: Hessel et al. 2021 (arXiv 2104.08718, eq. 1, and its released prefix and transform); `torchmetrics`:
+the class `CLIPScore` of that library, which HEIM and EvalGIM use, with transformers' image processor; the others
+are the bare cosine."""
 
 
-class ClipScore:
+class ClipScore(CosineScorer):
     """CLIPScore with a checkpoint of transformers or open_clip.
 
     Args:
-        checkpoint: See `clip_backends.load_backend`; by default OpenAI's ViT-B/32.
+        checkpoint: See `clip_loading.load_backend`; by default OpenAI's ViT-B/32.
         definition: A key of `DEFINITIONS`.
         prefix: Replaces the definition's own prefix.
         device: As in torch, or `"auto"`.
@@ -70,7 +74,6 @@ class ClipScore:
     """
 
     name = "clipscore"
-    higher_is_better = True
 
     def __init__(
         self,
@@ -87,83 +90,33 @@ class ClipScore:
         """Load the checkpoint."""
         if definition not in DEFINITIONS:
             raise ConfigError(f"unknown CLIPScore definition {definition!r}; choose one of {', '.join(DEFINITIONS)}")
-        if dtype not in ("float32", "float16", "bfloat16"):
-            raise ConfigError(f"unknown dtype {dtype!r}; choose float32, float16 or bfloat16")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.definition, self.batch_size = definition, batch_size
-        self.rule = DEFINITIONS[definition]
-        self.prefix = self.rule.prefix if prefix is None else prefix
-        self.backend: ClipBackend = load_backend(
-            checkpoint, device=device, dtype=dtype, revision=revision, quick_gelu=quick_gelu
+        check_settings(dtype=dtype, batch_size=batch_size)
+        backend = load_backend(
+            checkpoint, device=pick_device(device), dtype=dtype, revision=revision, quick_gelu=quick_gelu
         )
-        self.version = f"{definition}:{self.backend.checkpoint}@{self.backend.digest[:8]}"
-        self._lengths: dict[str, bool] = {}
+        self.definition, self.rule = definition, DEFINITIONS[definition]
+        self.prefix = self.rule.prefix if prefix is None else prefix
+        super().__init__(backend, _preparation(backend, self.rule), batch_size)
+        self.version = f"{definition}:{backend.checkpoint}@{backend.digest[:8]}"
 
-    def score(self, prompts: Sequence[str], images: Sequence[ImageInput]) -> torch.Tensor:
-        """Score aligned pairs by the definition.
-
-        Args:
-            prompts: [B]; what exceeds the tokenizer's limit is cut (its end token stays) and counted.
-            images: [B], see `base.to_rgb`.
-
-        Returns:
-            float32 [B] on the CPU.
-        """
-        check_pairs(prompts, images)
-        if not prompts:
-            return torch.zeros(0)
-        cosines = functional.cosine_similarity(self.embed_images(images), self._embed_distinct(prompts), dim=-1)
+    def value(self, cosines: torch.Tensor) -> torch.Tensor:
+        """See `CosineScorer`."""
         scores = self.rule.weight * cosines
         return scores.clamp(min=0.0) if self.rule.clamp == "pair" else scores
 
-    def score_matrix(self, prompts: Sequence[str], images: Sequence[ImageInput]) -> torch.Tensor:
-        """Score every prompt with every picture; float32 [P, I]."""
-        texts = functional.normalize(self.embed_texts(prompts), dim=-1)
-        scores = self.rule.weight * (texts @ functional.normalize(self.embed_images(images), dim=-1).T)
-        return scores.clamp(min=0.0) if self.rule.clamp == "pair" else scores
-
-    def embed_images(self, images: Sequence[ImageInput]) -> torch.Tensor:
-        """Return raw picture features, float32 [B, D]."""
-        batches = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
-        return torch.cat([self.backend.image_features([to_rgb(image) for image in batch]) for batch in batches])
-
-    def embed_texts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Return raw features of the prompts with the definition's prefix, float32 [B, D]."""
-        self.count_truncated(prompts)
-        texts = [self.prefix + prompt for prompt in prompts]
-        batches = [texts[i : i + self.batch_size] for i in range(0, len(texts), self.batch_size)]
-        return torch.cat([self.backend.text_features(batch) for batch in batches])
-
-    def _embed_distinct(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embed each distinct prompt once, then lay the features out for the pairs."""
-        distinct = list(dict.fromkeys(prompts))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        return self.embed_texts(distinct)[[place[prompt] for prompt in prompts]]
-
-    def count_truncated(self, prompts: Sequence[str]) -> int:
-        """Count the distinct prompts that exceed the tokenizer's limit, prefix included."""
-        distinct = set(prompts)
-        for prompt in distinct - self._lengths.keys():
-            self._lengths[prompt] = self.backend.is_truncated(self.prefix + prompt)
-        return sum(self._lengths[prompt] for prompt in distinct)
-
     def aggregate(self, scores: Sequence[float]) -> float:
         """Return the mean; under `torchmetrics` it is clamped at 0."""
-        mean = float(torch.tensor(list(scores), dtype=torch.float64).mean())
+        mean = super().aggregate(scores)
         return max(0.0, mean) if self.rule.clamp == "mean" else mean
 
     def info(self) -> dict[str, Any]:
         """Say what is computed; `n_truncated` counts distinct prompts that were cut so far."""
-        return {
-            "scorer": self.name,
-            "version": self.version,
-            "higher_is_better": self.higher_is_better,
-            "definition": self.definition,
-            "formula": self.rule.formula,
-            "prefix": self.prefix,
-            **self.backend.info(),
-            "n_truncated": sum(self._lengths.values()),
-        }
+        return self.describe(definition=self.definition, formula=self.rule.formula, prefix=self.prefix)
+
+
+def _preparation(backend: ClipBackend, rule: Definition) -> ClipPreparation:
+    """Return the checkpoint's own preparation, in the order of the definition's own code where it has one."""
+    own = backend.preparation
+    if isinstance(own, PillowPreparation) and rule.rgb:
+        return replace(own, rgb=rule.rgb, half=rule.half)
+    return own

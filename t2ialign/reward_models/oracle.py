@@ -9,25 +9,40 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from t2ialign.errors import DataError
-from t2ialign.reward_models.base import check_pairs, to_rgb
+from t2ialign.reward_models.base import PreparedScorer, check_pairs, to_rgb
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from t2ialign.reward_models.base import ImageInput
 
 
-class OracleScorer:
+@dataclass(frozen=True)
+class RgbPreparation:
+    """A picture decoded to 8-bit RGB, whole."""
+
+    def __call__(self, image: ImageInput) -> Image.Image:
+        """See `base.Preparation`."""
+        return to_rgb(image)
+
+    def info(self) -> dict[str, Any]:
+        """See `base.Preparation`."""
+        return {"backend": "pillow"}
+
+
+class OracleScorer(PreparedScorer):
     """Graded prompt following in the mini-world, in [0, 1]; 0 for a picture that cannot be read."""
 
     name = "oracle"
     version = "v1"
-    higher_is_better = True
+    preparation = RgbPreparation()
 
-    def score(self, prompts: Sequence[str], images: Sequence[ImageInput]) -> torch.Tensor:
+    def score_prepared(self, prompts: Sequence[str], prepared: Sequence[Any] | torch.Tensor) -> torch.Tensor:
         """Score aligned pairs; float32 [B] in [0, 1].
 
         Raises:
@@ -35,8 +50,8 @@ class OracleScorer:
         """
         import torch
 
-        check_pairs(prompts, images)
-        return torch.tensor([self._one(*pair) for pair in zip(prompts, images, strict=True)], dtype=torch.float32)
+        check_pairs(prompts, prepared)
+        return torch.tensor([self._one(*pair) for pair in zip(prompts, prepared, strict=True)], dtype=torch.float32)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Refuse prompts from outside the mini-world before any picture is read.
@@ -57,19 +72,11 @@ class OracleScorer:
                 f"the oracle cannot judge a prompt: {error}. Score prompts of the wide world with clipscore"
             ) from error
 
-    def _one(self, prompt: str, image: ImageInput) -> float:
+    def _one(self, prompt: str, image: Image.Image) -> float:
         from t2ialign.mini import oracle
 
         self._check(prompt)
-        return oracle.score(prompt, to_rgb(image))
-
-    def count_truncated(self, prompts: Sequence[str]) -> int:
-        """Return 0: the oracle reads every prompt to its end."""
-        return 0
-
-    def aggregate(self, scores: Sequence[float]) -> float:
-        """Return the mean."""
-        return sum(scores) / len(scores)
+        return oracle.score(prompt, image)
 
     def info(self) -> dict[str, Any]:
         """Say what is computed, with a digest of the oracle's own code."""

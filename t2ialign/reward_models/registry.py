@@ -1,40 +1,74 @@
 """The scorers by name, and how a name with settings is read.
 
-Law of this file: it imports a scorer's own file only when that scorer is asked for.
+Law of this file: it imports a scorer's own file only when that scorer is asked for. A scorer's
+settings are the keyword arguments of its class, converted by their annotations; nothing is declared
+twice.
 """
 
 from __future__ import annotations
 
-import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from t2ialign.config.convert import convert
+from t2ialign.config.fields import nearest
 from t2ialign.errors import ConfigError
 
 if TYPE_CHECKING:
     from t2ialign.reward_models.base import RewardModel
 
-SCORERS = {
-    "oracle": "prompt following in the mini-world, read off the picture without learning",
-    "clipscore": "cosine of picture and prompt in CLIP's space; @CHECKPOINT, ?definition=...",
-}
-"""Scorers and a line on each."""
 
-_CLIP_SETTINGS = ("definition", "prefix", "device", "dtype", "batch_size", "revision", "quick_gelu")
+@dataclass(frozen=True)
+class Entry:
+    """Where a scorer is.
+
+    Attributes:
+        target: `module:Class`, imported when it is asked for.
+        summary: A line on what it measures.
+        fixed: Arguments that the name settles; they are no settings.
+    """
+
+    target: str
+    summary: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> type[Any]:
+        """Import the scorer's class."""
+        module, _, name = self.target.partition(":")
+        loaded: type[Any] = getattr(importlib.import_module(f"t2ialign.reward_models.{module}"), name)
+        return loaded
+
+
+SCORERS: dict[str, Entry] = {
+    "oracle": Entry("oracle:OracleScorer", "prompt following in the mini-world, read off without learning"),
+    "clipscore": Entry("clipscore:ClipScore", "cosine of picture and prompt in CLIP's space, by four definitions"),
+    "pickscore": Entry("pickscore:PickScore", "people's choice between two pictures; logit scale times cosine"),
+    "hpsv2": Entry("hpsv2:HPSv2", "people's ranking of pictures, HPSv2", {"release": "2.0"}),
+    "hpsv2.1": Entry("hpsv2:HPSv2", "people's ranking of pictures, HPSv2.1", {"release": "2.1"}),
+    "aesthetic": Entry("aesthetic:AestheticScore", "LAION's aesthetic predictor v2; the prompt is not read"),
+    "mps": Entry("mps:MPS", "people's overall preference, MPS; needs converted weights, mps@FILE"),
+}
+"""Scorers by name."""
+
+CHECKPOINT = "checkpoint"
+"""The argument that what stands after `@` goes to."""
 
 
 def parse_spec(spec: str) -> tuple[str, str | None, dict[str, str]]:
     """Split `name@checkpoint?key=value&key=value`; checkpoint and settings may be absent.
 
     Raises:
-        ConfigError: If the name is no scorer's.
+        ConfigError: If the name is no scorer's, or the settings cannot be read.
     """
     head, _, query = spec.strip().partition("?")
     name, _, checkpoint = head.partition("@")
     if name not in SCORERS:
-        near = difflib.get_close_matches(name, SCORERS, 1, 0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SCORERS)}"
-        raise ConfigError(f"unknown scorer {name!r}; {hint}")
+        raise ConfigError(f"unknown scorer {name!r}{nearest(name, SCORERS)}")
     settings = dict(parse_qsl(query, keep_blank_values=True))
     if query and not settings:
         raise ConfigError(f"cannot read the settings {query!r} of {spec!r}; write key=value&key=value")
@@ -45,43 +79,46 @@ def load_scorer(spec: str, *, device: str = "auto", batch_size: int | None = Non
     """Load a scorer.
 
     Args:
-        spec: `oracle`; `clipscore` (OpenAI's ViT-B/32, definition hessel); `clipscore@mini-clip`;
-            `clipscore@openai/clip-vit-large-patch14?definition=torchmetrics`;
-            `clipscore@open_clip:ViT-B-32/laion2b_s34b_b79k`. Settings are the arguments of `ClipScore`.
-        device: Where to run it, unless the spec says so.
-        batch_size: Pictures in a forward, unless the spec says so.
+        spec: A name (`clipscore`), with a checkpoint (`clipscore@mini-clip`, `pickscore@FOLDER`) and with
+            settings (`clipscore@openai/clip-vit-large-patch14?definition=torchmetrics`). Settings are the
+            keyword arguments of the scorer's class.
+        device: Where to run it, unless the spec says so; scorers without a device ignore it.
+        batch_size: Pictures in a forward, unless the spec says so; likewise.
 
     Raises:
-        ConfigError: If the name or a setting is unknown.
+        ConfigError: If the name or a setting is unknown, or a value does not fit.
         ModelError: If the checkpoint cannot be loaded.
     """
-    name, checkpoint, settings = parse_spec(spec)
-    if name == "oracle":
-        if checkpoint or settings:
-            raise ConfigError(f"the oracle takes no checkpoint and no settings, but the scorer is {spec!r}")
-        from t2ialign.reward_models.oracle import OracleScorer
+    name, checkpoint, given = parse_spec(spec)
+    entry = SCORERS[name]
+    scorer = entry.load()
+    known = settings_of(scorer)
+    offered = {"device": device} | ({} if batch_size is None else {"batch_size": batch_size})
+    arguments = {key: value for key, value in offered.items() if key in known} | dict(entry.fixed)
+    if checkpoint is not None:
+        if CHECKPOINT not in known:
+            raise ConfigError(f"{name} takes no checkpoint, but the scorer is {spec!r}; write {name}")
+        arguments[CHECKPOINT] = checkpoint
+    choices = [key for key in known if key != CHECKPOINT and key not in entry.fixed]
+    for key, value in given.items():
+        if key not in choices:
+            raise ConfigError(f"{name} has no setting {key!r}{nearest(key, choices) or '; it has none'}")
+        arguments[key] = convert(value, known[key], f"{name}'s {key}")
+    loaded: RewardModel = scorer(**arguments)
+    return loaded
 
-        return OracleScorer()
-    from t2ialign.reward_models.clipscore import DEFAULT_CHECKPOINT, ClipScore
 
-    arguments: dict[str, Any] = {"device": device}
-    if batch_size is not None:
-        arguments["batch_size"] = batch_size
-    arguments |= {key: _setting(key, value) for key, value in settings.items()}
-    return ClipScore(checkpoint or DEFAULT_CHECKPOINT, **arguments)
+def settings_of(scorer: type[Any]) -> dict[str, Any]:
+    """Return the named arguments of a scorer's class with their annotations.
+
+    The class's constructor must be annotated with what `config.convert` knows: str, int, float, bool,
+    Path, Literal, list, or a union of these.
+    """
+    if scorer.__init__ is object.__init__:
+        return {}
+    hints = typing.get_type_hints(scorer.__init__)
+    names = [name for name, value in inspect.signature(scorer).parameters.items() if value.kind in _NAMED]
+    return {name: hints.get(name, Any) for name in names}
 
 
-def _setting(key: str, value: str) -> Any:
-    if key not in _CLIP_SETTINGS:
-        near = difflib.get_close_matches(key, _CLIP_SETTINGS, 1, 0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_CLIP_SETTINGS)}"
-        raise ConfigError(f"clipscore has no setting {key!r}; {hint}")
-    if key == "batch_size":
-        if not value.isdigit():
-            raise ConfigError(f"batch_size is {value!r}; it must be a whole number")
-        return int(value)
-    if key == "quick_gelu":
-        if value.lower() not in ("true", "false"):
-            raise ConfigError(f"quick_gelu is {value!r}; it must be true or false")
-        return value.lower() == "true"
-    return value
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

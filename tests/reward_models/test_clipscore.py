@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from helpers.clip import IMAGE_SIZE, TINY_ARCHITECTURE, save_clip, save_open_clip
+from helpers.zoo import KINDS, save_zoo, torchvision_pixels, transformers_pixels
 from t2ialign.errors import ConfigError, DataError, ModelError
 from t2ialign.reward_models.base import RewardModel
 from t2ialign.reward_models.clipscore import DEFINITIONS, ClipScore
@@ -57,7 +58,7 @@ def plain_pixels(
     return (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def plain_cosines(folder: Path, texts: list[str], images: list[Image.Image]) -> list[float]:
+def plain_cosines(folder: Path, texts: list[str], images: list[Image.Image], half: Any = math.floor) -> list[float]:
     """One pair at a time, from the model's towers and projections, without any of its convenience methods."""
     from transformers import AutoTokenizer, CLIPModel
 
@@ -70,7 +71,7 @@ def plain_cosines(folder: Path, texts: list[str], images: list[Image.Image]) -> 
         with torch.no_grad():
             states = model.text_model(input_ids=ids)[0]
             words = model.text_projection(states[0, -1])
-            classes = model.vision_model(pixel_values=plain_pixels(image)[None])[0][:, 0]
+            classes = model.vision_model(pixel_values=plain_pixels(image, half=half)[None])[0][:, 0]
             sight = model.visual_projection(model.vision_model.post_layernorm(classes))[0]
         cosines.append(float(words @ sight / (words.norm() * sight.norm())))
     return cosines
@@ -86,12 +87,46 @@ def plain_cosines(folder: Path, texts: list[str], images: list[Image.Image]) -> 
     ],
 )
 def test_equals_a_plain_computation(folder: Path, definition: str, prefix: str, formula: Any) -> None:
-    cosines = plain_cosines(folder, [prefix + prompt for prompt in PROMPTS], PICTURES)
+    half = round if definition == "hessel" else math.floor
+    cosines = plain_cosines(folder, [prefix + prompt for prompt in PROMPTS], PICTURES, half)
     assert min(cosines) < 0 < max(cosines), "the twin must see both signs, or the clamp is not tested"
     scores = ClipScore(str(folder), definition=definition, device="cpu").score(PROMPTS, PICTURES)
     assert scores.dtype == torch.float32
     scale = 100 if definition in ("torchmetrics", "cosine100") else 1
     assert scores.tolist() == pytest.approx([formula(c) for c in cosines], abs=1e-5 * scale)
+
+
+@pytest.mark.parametrize("definition", ["hessel", "torchmetrics"])
+def test_prepares_pictures_as_the_definition_s_own_code(folder: Path, definition: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    zoo = save_zoo(tmp_path)
+    files = [zoo[kind] for kind in KINDS]
+    official = torchvision_pixels if definition == "hessel" else transformers_pixels
+    prefix, weight = ("A photo depicts ", 2.5) if definition == "hessel" else ("", 100.0)
+    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        sights = model.get_image_features(torch.stack([official(file, IMAGE_SIZE) for file in files])).pooler_output
+        words = model.get_text_features(**tokenizer(prefix + "a star", return_tensors="pt")).pooler_output
+        expected = weight * torch.nn.functional.cosine_similarity(sights, words)
+    expected = expected.clamp(min=0) if definition == "hessel" else expected
+    scores = ClipScore(str(folder), definition=definition, device="cpu").score(["a star"] * len(files), files)
+    assert torch.allclose(scores, expected, atol=1e-5 * weight, rtol=0)
+
+
+def test_open_clip_prepares_pictures_as_open_clip(open_folder: Path, tmp_path: Path) -> None:
+    import open_clip
+
+    zoo = save_zoo(tmp_path)
+    files = [zoo[kind] for kind in KINDS]
+    model, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{open_folder}")
+    model.eval()
+    with torch.no_grad():
+        sights = model.encode_image(torch.stack([prepare(Image.open(file)) for file in files]))
+        words = model.encode_text(open_clip.SimpleTokenizer()(["a star"]))
+        expected = torch.nn.functional.cosine_similarity(sights, words)
+    scores = ClipScore(str(open_folder), definition="cosine", device="cpu").score(["a star"] * len(files), files)
+    assert torch.allclose(scores, expected, atol=1e-5, rtol=0)
 
 
 def test_aggregates_by_definition(folder: Path) -> None:
@@ -197,8 +232,9 @@ def test_info_says_what_was_computed(folder: Path) -> None:
     assert info["prefix"] == "A photo depicts "
     assert (info["library"], info["dtype"], info["activation"]) == ("transformers", "float32", "quick_gelu")
     assert info["preprocessing"]["backend"] == "pillow"
-    assert info["preprocessing"]["size"] == {"shortest_edge": IMAGE_SIZE}
-    assert info["preprocessing"]["image_mean"] == pytest.approx(list(MEAN))
+    assert info["preprocessing"]["size"] == IMAGE_SIZE
+    assert info["preprocessing"]["resample"] == "bicubic"
+    assert info["preprocessing"]["mean"] == pytest.approx(list(MEAN))
     assert info["max_tokens"] == 77
     assert len(info["weights_sha256"]) == 64
     assert scorer.version == f"hessel:tiny-clip@{info['weights_sha256'][:8]}"
@@ -243,7 +279,7 @@ def test_quick_gelu_is_right_for_the_weights(open_folder: Path, tmp_path: Path) 
     """OpenAI's weights need QuickGELU under plain architecture names; a file says so by a setting."""
     import open_clip
 
-    from t2ialign.reward_models.clip_backends import needs_quick_gelu
+    from t2ialign.reward_models.clip_loading import needs_quick_gelu
 
     assert needs_quick_gelu("ViT-B-32", "openai")
     assert needs_quick_gelu("ViT-L-14", "openai")
@@ -253,7 +289,7 @@ def test_quick_gelu_is_right_for_the_weights(open_folder: Path, tmp_path: Path) 
     open_clip.add_model_config(tmp_path / "tiny-arch.json")
     spec = f"open_clip:tiny-arch/{open_folder / 'open_clip_model.safetensors'}"
     plain, quick = (ClipScore(spec, definition="cosine", quick_gelu=value) for value in (False, True))
-    names = [{type(m).__name__ for m in s.backend.model.modules()} for s in (plain, quick)]  # type: ignore[attr-defined]
+    names = [{type(m).__name__ for m in s.backend.model.modules()} for s in (plain, quick)]
     assert ["QuickGELU" in each for each in names] == [False, True]
     assert quick.info()["activation"] == "quick_gelu"
     difference = plain.score(PROMPTS, PICTURES) - quick.score(PROMPTS, PICTURES)
@@ -281,8 +317,24 @@ def test_what_is_not_here_says_how_to_get_it(
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
     with pytest.raises(ModelError, match="is not a folder of a transformers CLIPModel"):
         ClipScore(str(tmp_path))
+    folder = save_clip(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    save_file({name: value for name, value in state.items() if name != "visual_projection.weight"}, folder / "part")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "part").rename(folder / "model.safetensors")
+    with pytest.raises(
+        ModelError, match=r"no whole CLIPModel: it lacks 1 weights, among them visual_projection.weight"
+    ):
+        ClipScore(str(folder))
+    (folder / "model.safetensors").write_bytes(whole)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"has no tokenizer.json and no vocab.json"):
+        ClipScore(str(folder))
 
 
 def test_unknown_settings() -> None:
