@@ -1,0 +1,131 @@
+"""The answer book: what was asked and what was said, a line an answer, written as they come.
+
+Law of this file: a line that stands is never asked for again. A stop may tear the last line; it is taken back, and its
+question asked once more. A damaged line in between is an error that names it, for it was paid for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from t2ialign.chat.base import Answer
+from t2ialign.errors import DataError
+
+
+def question_key(kind: str, identity: Mapping[str, Any], *parts: bytes) -> str:
+    """Name a question by all that its answer depends on.
+
+    Args:
+        kind: What is done, `caption` or `perturb`; it begins the key.
+        identity: Of who is asked.
+        parts: What is asked about.
+
+    Returns:
+        The kind, a colon, and 40 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode())
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return f"{kind}:{digest.hexdigest()[:40]}"
+
+
+class AnswerBook:
+    """Answers by the key of their question, in memory and in a file. Use it as a context manager.
+
+    Attributes:
+        path: The file, JSON lines with `key`, `text` (null where there is none) and `reason`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there and get ready to add.
+
+        Raises:
+            DataError: If a line other than a torn last one is no answer.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._answers = _read(path)
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of answers."""
+        return len(self._answers)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a question was answered."""
+        return key in self._answers
+
+    def __getitem__(self, key: str) -> Answer:
+        """Return an answer.
+
+        Raises:
+            KeyError: If the question was not answered.
+        """
+        return self._answers[key]
+
+    def add(self, answer: Answer) -> None:
+        """Write an answer down; a key that is there already is not written again."""
+        if answer.key in self._answers:
+            return
+        line: dict[str, Any] = {"key": answer.key, "text": answer.text}
+        if answer.text is None:
+            line["reason"] = answer.reason
+        self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        self._answers[answer.key] = answer
+
+    def close(self) -> None:
+        """Flush to disk. Repeat it freely."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def _read(path: Path) -> dict[str, Answer]:
+    """Read the answers; cut a torn last line off, and end a whole one that lacks its line end."""
+    if not path.is_file():
+        return {}
+    data = path.read_bytes()
+    *lines, tail = data.split(b"\n")
+    if tail:
+        try:
+            _answer(tail, "")
+        except DataError:
+            with path.open("rb+") as handle:
+                handle.truncate(len(data) - len(tail))
+        else:
+            lines.append(tail)
+            with path.open("ab") as handle:
+                handle.write(b"\n")
+    found: dict[str, Answer] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            answer = _answer(line, f"{path}, line {number}")
+            found[answer.key] = answer
+    return found
+
+
+def _answer(line: bytes, where: str) -> Answer:
+    try:
+        value = json.loads(line.decode("utf-8"))
+        key, text, reason = value["key"], value["text"], value.get("reason", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{where}: no answer ({error}); remove the line to have it asked again") from error
+    if not isinstance(key, str) or not isinstance(text, str | None) or not isinstance(reason, str):
+        raise DataError(f"{where}: no answer; remove the line to have it asked again")
+    return Answer(key, text, reason)
