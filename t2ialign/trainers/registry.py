@@ -63,4 +63,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         config="t2ialign.trainers.kto_config.KTOConfig",
         train="t2ialign.trainers.kto.train",
     ),
+    "reward": Algorithm(
+        name="reward",
+        help="a scorer: PickScore's criterion, rankings, aspects, users (PAL), cyclic preferences",
+        config="t2ialign.reward_models.training.config.RewardConfig",
+        train="t2ialign.reward_models.training.trainer.train",
+    ),
 }

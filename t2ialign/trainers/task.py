@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.task import StopRequested, Task
+from t2ialign.errors import ModelError
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.lora import add_lora
 from t2ialign.models.memory import save_memory
 from t2ialign.models.reference import Reference, make_reference
+from t2ialign.models.user_adapter import installed
 from t2ialign.objectives import per_sample_error
 from t2ialign.trainers.caches import fill_latents, fill_texts, wants_latents, wants_texts
 from t2ialign.trainers.examples import Batch, ExampleOptions, PictureExamples
@@ -86,6 +88,11 @@ class DiffusionTask(Task):
 
     def _make_trainable(self, needs_reference: bool) -> None:
         config, unet = self.config, self.model.unet
+        if config.method == "full" and installed(unet) is not None:
+            raise ModelError(
+                f"{self.model.name} has a user adapter, which a whole pipeline can not hold: train its base model, or "
+                "use --method lora"
+            )
         if config.method == "lora":
             lora = config.lora
             add_lora(unet, lora.rank, lora.alpha, lora.targets, seed=config.seed)

@@ -13,7 +13,7 @@ from helpers.plain_step import shake
 from helpers.training import FAMILIES, short_config, tiny_model
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.randomness import Draws
-from t2ialign.errors import ConfigError, DataError
+from t2ialign.errors import ConfigError, DataError, ModelError
 from t2ialign.models.loading import load_model
 from t2ialign.trainers.defaults import resolve
 from t2ialign.trainers.examples import Batch
@@ -141,6 +141,17 @@ def test_users_with_a_file_keep_it_and_the_others_get_one(tmp_path: Path, rich: 
     assert len(load_user(user_file(folder, "bob")).all_shots) == 2
     assert report["users"]["pairs_used_as_shots"] == 3 + 2
     assert not (tmp_path / "run" / "users").exists()
+
+
+def test_a_model_with_a_user_adapter_is_not_tuned_whole(tmp_path: Path, rich: PairDataset) -> None:
+    from t2ialign.models.user_adapter import add_user_adapter
+    from t2ialign.trainers.dpo import DiffusionDPOTrainer
+
+    model = tiny_model()
+    add_user_adapter(model, width=4, tokens=2)
+    config = short_config("dpo", tmp_path / "run", method="full", beta=500.0)
+    with pytest.raises(ModelError, match="has a user adapter"):
+        DiffusionDPOTrainer(config, model=model, pairs=rich).train()
 
 
 def test_what_can_not_be_is_refused(tmp_path: Path, pairs: PairDataset, rich: PairDataset) -> None:
