@@ -7,8 +7,8 @@ Each case is trained with the defaults for mini-SD and what `CASES` says, then m
 
     margin    mean z over the first and over the last tenth of training
     pairs     of held-out pairs, the share on whose preferred side the trained model gained more than on the other:
-              (r_w - e_w) - (r_l - e_l) > 0 in the mean over a few noises, r being the errors of mini-SD itself. It is
-              one half before training for every algorithm, whether it has a reference or not
+              (r_w - e_w) - (r_l - e_l) > 0 in the mean over a few noises, r being the errors of mini-SD itself, for
+              every algorithm, whether it has a reference or not; a model that learned nothing gains on one half
     pictures  share of pictures of held-out prompts that are entirely right by the oracle, beside mini-SD's own on the
               same noise; for PPD, how often an unseen user likes the picture drawn for them better than mini-SD's
 
@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,10 +65,12 @@ GROUPED = {"pairs": "grouped"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo": ("dpo", {}),
     "ipo": ("dpo", {"objective": "ipo"}),
+    "ipo, beta 200": ("dpo", {"objective": "ipo", "beta": 200.0}),
     "hinge": ("dpo", {"objective": "hinge"}),
     "orpo": ("dpo", {"objective": "orpo"}),
     "cdpo": ("dpo", {"objective": "cdpo"}),
     "rdpo": ("dpo", {"objective": "rdpo"}),
+    "rdpo, flip rate 0.01": ("dpo", {"objective": "rdpo", "rdpo.flip_rate": 0.01}),
     "soft": ("dpo", {"objective": "soft", "soft.temperature": 0.05}),
     "soft, geometric": ("dpo", {"objective": "soft", "soft.temperature": 0.05, "soft.form": "geometric"}),
     "offset": ("dpo", {"objective": "offset", "offset.scale": 2.0}),
@@ -162,7 +166,8 @@ def right_pictures(model: DiffusionModel, prompts: list[str], seed: int) -> list
 def liked_pictures(base: DiffusionModel, model: DiffusionModel, users: dict[str, UserEmbedding], seed: int) -> Any:
     """How often a user likes the picture drawn for them better than the base's on the same noise; ties are halves."""
     wins: list[list[float]] = []
-    gains = []
+    gains: list[float] = []
+    unreadable = np.zeros(2, dtype=int)
     for user, embedding in users.items():
         asked = [(prompt, sample) for prompt in USER_PROMPTS for sample in range(SAMPLES)]
         prompts = [prompt for prompt, _ in asked]
@@ -170,9 +175,9 @@ def liked_pictures(base: DiffusionModel, model: DiffusionModel, users: dict[str,
         plain = generate_images(base, prompts, seeds, batch_size=32)
         own = generate_images(model, prompts, seeds, batch_size=32, users=[embedding.mean()] * len(prompts))
         pairs = [(_liking(user, mine), _liking(user, theirs)) for mine, theirs in zip(own, plain, strict=True)]
-        known = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
-        wins.append([0.5 if mine == theirs else float(mine > theirs) for mine, theirs in known])
-        gains += [mine - theirs for mine, theirs in known]
+        wins.append([0.5 if mine == theirs else float(mine > theirs) for mine, theirs in pairs])
+        gains += [mine - theirs for mine, theirs in pairs if math.inf not in (-mine, -theirs)]
+        unreadable += np.array([[mine == -math.inf, theirs == -math.inf] for mine, theirs in pairs]).sum(axis=0)
     each = np.array([np.mean(row) for row in wins])
     rng = np.random.default_rng(0)
     means = [each[rng.integers(0, len(each), len(each))].mean() for _ in range(2000)]
@@ -181,13 +186,15 @@ def liked_pictures(base: DiffusionModel, model: DiffusionModel, users: dict[str,
         "ci95_over_users": [float(value) for value in np.quantile(means, (0.025, 0.975))],
         "by_user": {user: round(float(value), 3) for user, value in zip(users, each, strict=True)},
         "utility_gain": float(np.mean(gains)),
+        "unreadable": dict(zip(("tuned", "base"), unreadable.tolist(), strict=True)),
         "n": sum(map(len, wins)),
     }
 
 
-def _liking(user: str, picture: Any) -> float | None:
+def _liking(user: str, picture: Any) -> float:
+    """What a picture is worth to a user; nothing is worse than one that can not be read."""
     spec = read(picture).spec
-    return None if spec is None else taste(user).utility(spec)
+    return -math.inf if spec is None else taste(user).utility(spec)
 
 
 class Study:
@@ -199,8 +206,8 @@ class Study:
         self.prompts = held_out_prompts(100, seed, split)
         self._base_right: list[bool] | None = None
 
-    def run(self, name: str) -> dict[str, Any]:
-        """Train a case and measure it."""
+    def run(self, name: str, label: str) -> dict[str, Any]:
+        """Train a case and measure it; the label names its folder."""
         algorithm, options = CASES[name]
         options = {**options, **self.more}
         if options.get("pairs") == "grouped":
@@ -210,7 +217,8 @@ class Study:
             held = load_pairs("mini-user-pairs", split="test")
             if self.split == "validation":
                 options["pairs"], held = without_validation_users(self.folder / "users-kept")
-        run = self.folder / name.replace(", ", "-").replace(" ", "_")
+        run = self.folder / f"{label}-seed-{self.seed}".replace(", ", "-").replace(" ", "_").replace(":", "-")
+        shutil.rmtree(run, ignore_errors=True)
         began = time.perf_counter()
         report, config = self._train(algorithm, options, run)
         seconds = time.perf_counter() - began
@@ -307,7 +315,7 @@ def main() -> None:
     for name in arguments.names or CASES:
         label = arguments.label + name
         if label not in known:
-            known[label] = study.run(name)
+            known[label] = study.run(name, label)
             write()
         print(line(label, known[label]), flush=True)
 

@@ -30,7 +30,9 @@ class TrainConfig:
     resume: str | None = option(None, "'latest' or a checkpoint folder to continue from; never assumed.")
 
     steps: int | None = option(None, "Optimizer steps. Default: by model family.")
-    batch_size: int | None = option(None, "Pairs a process computes at once. Default: by model family.")
+    batch_size: int | None = option(
+        None, "Pairs, or single pictures, that a process computes at once. Default: by model family."
+    )
     gradient_accumulation_steps: int | None = option(
         None, "Batches added up before an optimizer step. Default: by model family."
     )

@@ -145,7 +145,7 @@ class _Fit:
 
     def train(self) -> FitResult:
         """Do the whole run."""
-        check_output(self.output, self.config.resume)
+        check_output(self.output, self.config.resume, self.task.prepared)
         checkpoint = self._checkpoint_to_resume()
         self.accelerator.wait_for_everyone()
         self.task.setup(self.accelerator.device, self.schedule, self.stop)

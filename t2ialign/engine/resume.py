@@ -37,13 +37,20 @@ FREE = frozenset(
 _STEADY = ("constant", "constant_with_warmup")
 
 
-def check_output(output_dir: Path, resume: str | None) -> None:
+def check_output(output_dir: Path, resume: str | None, prepared: frozenset[str] = frozenset()) -> None:
     """Refuse to mix two runs in one folder.
+
+    Args:
+        output_dir: Of the run.
+        resume: As asked for.
+        prepared: Names in the folder that belong to this run already.
 
     Raises:
         ConfigError: if the folder holds something and `resume` is None or a checkpoint of another run.
     """
-    used = output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir()))
+    used = output_dir.exists() and (
+        not output_dir.is_dir() or any(path.name not in prepared for path in output_dir.iterdir())
+    )
     named = None if resume in (None, "latest") else Path(str(resume)).resolve()
     if used and named is not None and not named.is_relative_to(output_dir.resolve()):
         raise ConfigError(

@@ -1,8 +1,9 @@
 """The state of a run and what one optimizer step does to it.
 
-A step: forward and backward of each batch, the norm of the gradient, one exchange of figures between processes,
-then the optimizer, unless the loss or the gradient is not finite. A skipped step still counts as a step, so
-that the data move on.
+A step: if the loss looks at the whole step, a survey of its batches without gradient and an exchange of what was
+found; forward and backward of each batch, the norm of the gradient, one exchange of figures between processes, then
+the optimizer, unless the loss or the gradient is not finite. A skipped step still counts as a step, so that the data
+move on.
 """
 
 from __future__ import annotations
@@ -105,9 +106,8 @@ class Run:
         """Look at every batch of the step before the first gradient, unless one batch is the whole step."""
         if self.schedule.per_step == self.schedule.batch_size:
             return None, batches
-        taken = [next(batches) for _ in range(self.schedule.accumulation)]
         with torch.no_grad():
-            surveyed = [self.task.survey(self.module, batch) for batch in taken]
+            surveyed = [self.task.survey(self.module, next(batches)) for _ in range(self.schedule.accumulation)]
         rows = torch.cat([figures for figures, _ in surveyed], dim=1)
         # Gathered along the first dimension; examples come second.
         everyone = self.accelerator.gather(rows.T.contiguous()).T

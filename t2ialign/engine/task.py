@@ -70,6 +70,11 @@ class Task(ABC):
     def examples(self) -> Examples:
         """What it is trained on."""
 
+    @property
+    def prepared(self) -> frozenset[str]:
+        """Names in the run's folder that the task has written before the first step."""
+        return frozenset()
+
     @abstractmethod
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         """Fill caches before the first step; return early once `stop()` is true."""

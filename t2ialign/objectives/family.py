@@ -85,7 +85,7 @@ def fdpo(kappa: float, divergence: str = "reverse_kl", alpha: float = 0.5, stren
 
 
 def alpha_dpo(kappa: float, mu: float = 0.9999, dynamic: str = "sample", alpha: float = 0.5) -> Objective:
-    """alpha-DPO: an alpha-divergence in place of the logarithm, robust to outliers."""
+    """alpha-DPO: an alpha-divergence in place of the logarithm; see `AlphaDivergence` for what it does to outliers."""
     return Objective(LogRatio(kappa), AlphaDivergence(mu, dynamic, alpha))
 
 
@@ -123,9 +123,9 @@ def kl_dro(kappa: float, temperature: float = 1.0) -> Objective:
     return Objective(LogRatio(kappa), LogSigmoid(), reduce=LogMeanExp(temperature, pessimistic=True))
 
 
-def group_robust(kappa: float, count: int, rate: float = 0.05) -> Objective:
-    """Group-robust DPO over `count` groups."""
-    return Objective(LogRatio(kappa), LogSigmoid(), reduce=GroupRobust(count, rate))
+def group_robust(kappa: float, shares: Sequence[float], rate: float = 0.05) -> Objective:
+    """Group-robust DPO over groups with these shares of the pairs."""
+    return Objective(LogRatio(kappa), LogSigmoid(), reduce=GroupRobust(tuple(shares), rate))
 
 
 def maxmin(kappa: float, count: int) -> Objective:

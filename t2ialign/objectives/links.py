@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from t2ialign.objectives.objective import BatchInfo
 
 
+DYNAMICS = ("sample", "batch", "fixed")
+
+
 def _cross_entropy(margin: Tensor, share: Tensor | float) -> Tensor:
     return -share * functional.logsigmoid(margin) - (1 - share) * functional.logsigmoid(-margin)
+
+
+def _check_rate(flip_rate: float) -> None:
+    if not 0 <= flip_rate < 0.5:
+        raise ValueError(f"flip_rate is {flip_rate}; the share of wrong labels must be at least 0 and below 0.5")
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,10 @@ class Smoothed:
 
     flip_rate: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse a share outside [0, 0.5) (ValueError)."""
+        _check_rate(self.flip_rate)
+
     def __call__(self, margin: Tensor, batch: BatchInfo) -> Tensor:
         """Return the loss `[B]`."""
         return _cross_entropy(margin, 1 - self.flip_rate)
@@ -91,6 +103,10 @@ class Debiased:
     """
 
     flip_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a share outside [0, 0.5) (ValueError)."""
+        _check_rate(self.flip_rate)
 
     def __call__(self, margin: Tensor, batch: BatchInfo) -> Tensor:
         """Return the loss `[B]`."""
@@ -126,7 +142,9 @@ class AlphaDivergence:
     """alpha-DPO for diffusion (ICLR 2026; main.py:1125-1146): an alpha-divergence between label and model.
 
     With u = sigmoid(z): `(u^a - (1 - a) - a u) / (a (a - 1))`. As a goes to 0 it is `u - log u - 1`, DPO-like; as a
-    goes to 1 it is `u log u - u + 1`, in which pairs that the model finds unlikely, the outliers, pull least.
+    goes to 1 it is `u log u - u + 1`, in which pairs that the model finds unlikely, the outliers, pull least. With
+    a of the pair itself an outlier has an a near 0, and pulls nearly as in DPO; a of the whole step, or a fixed one,
+    is what makes it pull less.
 
     Attributes:
         mu: a = mu * u, not differentiated.
@@ -138,6 +156,11 @@ class AlphaDivergence:
     mu: float = 0.9999
     dynamic: str = "sample"
     alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way to choose a (ValueError)."""
+        if self.dynamic not in DYNAMICS:
+            raise ValueError(f"dynamic is {self.dynamic!r}; choose from {', '.join(DYNAMICS)}")
 
     @property
     def surveys(self) -> bool:

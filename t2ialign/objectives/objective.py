@@ -150,6 +150,11 @@ class Objective:
     reduce: Callable[[Tensor, BatchInfo], Tensor] = mean
     anchor: Callable[[Errors], Tensor | float] = no_anchor
 
+    def __post_init__(self) -> None:
+        """Refuse a link and a reduction that both look at the whole step: one survey can not serve two."""
+        if getattr(self.link, "surveys", False) and getattr(self.reduce, "surveys", False):
+            raise ValueError(f"{self.link} and {self.reduce} both look at the whole step; one of them may")
+
     @property
     def needs_reference(self) -> bool:
         """Whether the errors must hold the reference's."""
@@ -196,7 +201,15 @@ class Objective:
         loss = self.reduce(self.link(margin, batch), batch) + self.anchor(errors)
         update = getattr(self.reduce, "update", None)
         state = None if update is None else update(batch)
-        return LossOutput(loss, margin.detach(), _metrics(errors, margin, chosen, rejected), state=state)
+        figures = _metrics(errors, chosen, rejected, batch) | {"gradient_factor": self._slope(margin, batch)}
+        return LossOutput(loss, margin.detach(), figures, state=state)
+
+    def _slope(self, margin: Tensor, batch: BatchInfo) -> Tensor:
+        """Return |dphi/dz| of each pair, `[B]`: how much it still pulls."""
+        with torch.enable_grad():
+            z = margin.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.link(z, batch).sum(), z)
+        return slope.abs()
 
     def _margin(self, errors: Errors, batch: BatchInfo) -> tuple[Tensor, Tensor, Tensor]:
         chosen = self.score(errors.chosen, errors.reference_chosen)
@@ -227,15 +240,18 @@ def positive_share(margin: Tensor) -> Tensor:
     return (margin > 0).float() + 0.5 * (margin == 0).float()
 
 
-def _metrics(errors: Errors, margin: Tensor, chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
+def _metrics(errors: Errors, chosen: Tensor, rejected: Tensor, batch: BatchInfo) -> dict[str, Tensor]:
+    """Return the figures of each pair; accuracy is before any offset, and against the label where that is turned."""
     with torch.no_grad():
+        preferred = chosen - rejected
+        if batch.preference_prob is not None:
+            preferred = torch.where(batch.preference_prob < 0.5, -preferred, preferred)
         figures = {
-            "implicit_accuracy": positive_share(margin),
+            "implicit_accuracy": positive_share(preferred),
             "error_chosen": errors.chosen,
             "error_rejected": errors.rejected,
             "reward_chosen": chosen,
             "reward_rejected": rejected,
-            "gradient_factor": torch.sigmoid(-margin),
         }
         if errors.reference_chosen is not None and errors.reference_rejected is not None:
             figures["reference_error_chosen"] = errors.reference_chosen

@@ -61,15 +61,17 @@ class LogMeanExp:
 class GroupRobust:
     """Group-robust preference optimization (arXiv 2405.20304): the worst group's loss, by exponentiated gradient.
 
-    `sum_g a_g mean_{i in g} loss_i`, where before each step `a_g <- a_g exp(rate * loss_g) / Z` for the groups that
-    are in it. a is the state of the objective: it comes with the batch, and `update` returns the next one.
+    `sum_g a_g L_g` with `L_g = sum_{i in g} loss_i / (N p_g)`, where N is the pairs of the step and p_g the group's
+    share of the whole set: in the mean over steps the mean loss of the group, however rare it is. Before each step
+    `a_g <- a_g exp(rate * L_g) / Z`. a is the state of the objective: it comes with the batch, and `update` returns
+    the next one.
 
     Attributes:
-        count: Number of groups.
+        shares: p_g of each group, above 0, together 1.
         rate: Step of the ascent, above 0; 0.01 to 0.1 is usual.
     """
 
-    count: int
+    shares: tuple[float, ...]
     rate: float = 0.05
 
     needs = ("group",)
@@ -77,18 +79,22 @@ class GroupRobust:
 
     def start(self) -> Tensor:
         """Return the state at the beginning: equal weights `[G]`."""
-        return torch.full((self.count,), 1.0 / self.count)
+        return torch.full((len(self.shares),), 1.0 / len(self.shares))
 
     def update(self, batch: BatchInfo) -> Tensor:
         """Return the weights `[G]` after the ascent on this step's group losses."""
-        means, sizes = _group_means(batch, self.count)
+        sums, _ = _group_sums(batch, len(self.shares))
         before = self.start() if batch.state is None else batch.state
-        raised = torch.log(before.to(means)) + torch.where(sizes > 0, self.rate * means, torch.zeros_like(means))
-        return torch.softmax(raised, dim=0)
+        return torch.softmax(torch.log(before.to(sums)) + self.rate * sums * self._importance(batch, sums), dim=0)
 
     def __call__(self, losses: Tensor, batch: BatchInfo) -> Tensor:
         """Return a scalar: this part's gradient, the whole step's value."""
-        return _weighted_groups(losses, batch, self.update(batch))
+        sums, _ = _group_sums(batch, len(self.shares))
+        return _weighted_groups(losses, batch, sums, self.update(batch) * self._importance(batch, sums))
+
+    def _importance(self, batch: BatchInfo, like: Tensor) -> Tensor:
+        """Return 1 / (N p_g) of each group."""
+        return 1 / (len(batch.whole_step().loss) * torch.tensor(self.shares).to(like))
 
 
 @dataclass(frozen=True)
@@ -106,28 +112,27 @@ class WorstGroup:
 
     def __call__(self, losses: Tensor, batch: BatchInfo) -> Tensor:
         """Return a scalar: this part's gradient, the whole step's value."""
-        means, sizes = _group_means(batch, self.count)
-        worst = torch.where(sizes > 0, means, torch.full_like(means, -math.inf)).argmax()
-        weights = torch.zeros_like(means)
-        weights[worst] = 1.0
-        return _weighted_groups(losses, batch, weights)
+        sums, sizes = _group_sums(batch, self.count)
+        means = torch.where(sizes > 0, sums / sizes.clamp(min=1), torch.full_like(sums, -math.inf))
+        worst = means.argmax()
+        weights = torch.zeros_like(sums)
+        weights[worst] = 1 / sizes[worst]
+        return _weighted_groups(losses, batch, sums, weights)
 
 
-def _group_means(batch: BatchInfo, count: int) -> tuple[Tensor, Tensor]:
+def _group_sums(batch: BatchInfo, count: int) -> tuple[Tensor, Tensor]:
     step = batch.whole_step()
     if step.group is None:
         raise ValueError("this objective needs the group of each pair; the pair set has no such column")
     zeros = torch.zeros(count, dtype=step.loss.dtype, device=step.loss.device)
     sizes = zeros.index_add(0, step.group, torch.ones_like(step.loss))
-    return zeros.index_add(0, step.group, step.loss) / sizes.clamp(min=1), sizes
+    return zeros.index_add(0, step.group, step.loss), sizes
 
 
-def _weighted_groups(losses: Tensor, batch: BatchInfo, weights: Tensor) -> Tensor:
-    """Return `sum_g a_g mean_{i in g} loss_i`; groups that are not in the step add nothing."""
-    step = batch.whole_step()
-    means, sizes = _group_means(batch, len(weights))
-    each = weights / sizes.clamp(min=1) * len(step.loss)
-    return _valued((each[batch.known("group")] * losses).mean(), (weights * means).sum())
+def _weighted_groups(losses: Tensor, batch: BatchInfo, sums: Tensor, weights: Tensor) -> Tensor:
+    """Return `sum_g weight_g * sum_{i in g} loss_i` over the step, with this part's gradient."""
+    count = len(batch.whole_step().loss)
+    return _valued((weights[batch.known("group")] * losses).mean() * count, (weights * sums).sum())
 
 
 def no_anchor(errors: Errors) -> float:

@@ -14,7 +14,10 @@ from torch.nn import functional
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "jensen_shannon", "alpha")
 _LARGEST_EXPONENT = 80.0
-"""exp of more overflows float32; TRL clamps at the same place."""
+"""exp of more overflows float32."""
+_STEEPEST = 11.0
+"""Beyond this log-ratio exponential scores go on as straight lines: exp(11) is the largest that float16 holds. TRL
+clamps there, which would leave a pair that is far gone without a gradient."""
 
 
 def log_ratio(error: Tensor, reference_error: Tensor | None, kappa: float) -> Tensor:
@@ -53,9 +56,9 @@ class LogRatio:
 class Divergence:
     """Score of f-DPO (arXiv 2309.16240): `f'` of the ratio that h is the logarithm of.
 
-    In forms that do not overflow: reverse_kl `h` (plain DPO), forward_kl `-exp(-h)`, jensen_shannon `log sigmoid(h)`
-    (a constant dropped, as in TRL), alpha `(exp((a - 1) h) - 1) / (a - 1)`, which is `h` at a = 1. Exponents are
-    clamped at 80.
+    reverse_kl is `h` (plain DPO), forward_kl `-exp(-h)`, jensen_shannon `log sigmoid(h)` (a constant dropped, as in
+    TRL), alpha `(exp((a - 1) h) - 1) / (a - 1)`, which is `h` at a = 1. Where an exponent exceeds 11 the exponential
+    is continued by its tangent.
 
     Attributes:
         name: One of `DIVERGENCES`.
@@ -82,13 +85,18 @@ class Divergence:
 
     def _derivative(self, h: Tensor) -> Tensor:
         if self.name == "forward_kl":
-            return -torch.exp((-h).clamp(max=_LARGEST_EXPONENT))
+            return -_exponential(-h)
         if self.name == "jensen_shannon":
             return functional.logsigmoid(h)
         if self.name == "alpha" and self.alpha != 1:
             power = self.alpha - 1
-            return torch.expm1((power * h).clamp(max=_LARGEST_EXPONENT)) / power
+            return (_exponential(power * h) - 1) / power
         return h
+
+
+def _exponential(x: Tensor) -> Tensor:
+    """Return exp(x), beyond `_STEEPEST` its tangent there."""
+    return torch.exp(x.clamp(max=_STEEPEST)) * (1 + (x - _STEEPEST).clamp(min=0))
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,16 @@ def fill_latents(
 
 
 @torch.no_grad()
-def fill_texts(model: DiffusionModel, captions: list[str], *, quiet: bool, stop: StopRequested) -> TextCache | None:
-    """Encode distinct captions; None if it was interrupted."""
+def fill_texts(
+    model: DiffusionModel, captions: list[str], *, zeros: bool, quiet: bool, stop: StopRequested
+) -> TextCache | None:
+    """Encode distinct captions, the empty one as zeros where asked for and configured; None if it was interrupted."""
     parts = []
     starts = range(0, len(captions), CAPTIONS_AT_ONCE)
     for start in tqdm(starts, desc="encoding captions", disable=True if quiet else None):
         if stop():
             return None
-        parts.append(model.encode_prompts(captions[start : start + CAPTIONS_AT_ONCE]).to("cpu"))
+        some = captions[start : start + CAPTIONS_AT_ONCE]
+        parts.append(model.encode_prompts(some, force_zeros_for_empty_prompt=zeros).to("cpu"))
     joined = Conditioning.cat(parts)
     return TextCache({caption: row for row, caption in enumerate(captions)}, joined)

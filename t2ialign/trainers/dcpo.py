@@ -46,6 +46,11 @@ class DCPOTrainer(PairTrainer[DCPOConfig]):
     algorithm = "dcpo"
     task_class = DCPOTask
 
+    def check_data(self, data: PairDataset) -> None:
+        """Refuse pairs without a caption a side, and what any objective refuses."""
+        dual_captions(data)
+        super().check_data(data)
+
 
 def dual_captions(pairs: PairDataset) -> list[tuple[str, str]]:
     """Return the captions of the chosen and of the rejected picture of each pair.

@@ -17,7 +17,7 @@ class DCPOConfig(DPOConfig):
 
     compat: str = option(
         "none",
-        "dcpo_official fills the options left open as the published script does, and like it regresses a v-prediction "
-        "model on epsilon: for comparing with its numbers, not for use.",
+        "dcpo_official treats pictures and captions left open as the published script does, and like it regresses a "
+        "v-prediction model on epsilon: for comparing with its numbers, not for use.",
         choices=COMPATS,
     )

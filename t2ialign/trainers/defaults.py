@@ -86,14 +86,13 @@ _OTHERWISE: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         },
         ("mini-sd", ""): {"beta": 0.1},
     },
-    # PPD's paper: AdamW, 768 pairs a step, rate 1e-5; its beta and user dropout are not published.
+    # PPD's paper: AdamW, 768 pairs a step, rate 1e-5; its beta is not published.
     "ppd": {
         ("", ""): {
-            "user_dropout": 0.1,
             "embeddings": 1,
             "extractor": "vlm:llava-hf/llava-onevision-qwen2-7b-ov-hf",
         },
-        ("mini-sd", ""): {"user_dropout": 0.1, "embeddings": 8, "shot_pool": 8, "extractor": "clip:mini-clip"},
+        ("mini-sd", ""): {"embeddings": 8, "shot_pool": 8, "extractor": "clip:mini-clip"},
     },
     # The loss of the model's own training; diffusers' train_text_to_image_lora.py and train_text_to_image.py.
     "sft": {("", "lora"): {"learning_rate": 1e-4}, ("", "full"): {"learning_rate": 1e-5}},
@@ -104,18 +103,24 @@ _OTHERWISE: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     },
 }
 
-_ALWAYS: dict[str, Any] = {"crop": "center", "flip": "none", "time_ids": "real"}
+_ALWAYS: dict[str, Any] = {"crop": "center", "flip": "none", "time_ids": "real", "empty_caption": "zeros"}
 
 COMPATS: dict[str, dict[str, Any]] = {
     "none": {},
-    "diffusion_dpo_official": {"caption_dropout": 0.2, "flip": "independent", "crop": "center", "time_ids": "fixed"},
+    "diffusion_dpo_official": {
+        "caption_dropout": 0.2,
+        "flip": "independent",
+        "crop": "center",
+        "time_ids": "fixed",
+        "empty_caption": "encoded",
+    },
     "hf_sdxl": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "shared"},
     "hf_sd": {"caption_dropout": 0.0, "flip": "independent", "crop": "center"},
     "mapo_official": {"caption_dropout": 0.0, "flip": "joint", "crop": "center", "time_ids": "shared"},
-    "dcpo_official": {"caption_dropout": 0.0, "flip": "independent", "crop": "center"},
+    "dcpo_official": {"caption_dropout": 0.0, "flip": "independent", "crop": "center", "resolution": 512},
     "diffusion_kto": {"caption_dropout": 0.2, "flip": "independent", "crop": "center"},
 }
-"""What published scripts do where ours leaves a choice."""
+"""What published scripts do with pictures and captions where ours leaves a choice."""
 
 RATE_PER_PAIR = 1e-8
 """Rate of full tuning for each pair of a step: `--learning_rate 1e-8 --scale_lr` in DiffusionDPO's launchers."""

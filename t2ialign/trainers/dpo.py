@@ -9,7 +9,8 @@ another loss on the same margin (docs/objectives.md). Everything but the objecti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -29,73 +30,88 @@ from t2ialign.trainers.trainer import Trainer
 
 C = TypeVar("C", bound=DPOConfig)
 
-Made = tuple[Objective, dict[str, Tensor]]
+Facts = Mapping[str, Tensor]
 
-_PLAIN: dict[str, Callable[[float, DPOConfig], Objective]] = {
-    "dpo": lambda kappa, c: family.dpo(kappa, PLAIN),
-    "ipo": lambda kappa, c: family.ipo(kappa),
-    "hinge": lambda kappa, c: family.hinge(kappa),
-    "orpo": lambda kappa, c: family.orpo(c.orpo.weight, c.orpo.kappa),
-    "cdpo": lambda kappa, c: family.cdpo(kappa, c.cdpo.flip_rate),
-    "rdpo": lambda kappa, c: family.rdpo(kappa, c.rdpo.flip_rate),
-    "fdpo": lambda kappa, c: family.fdpo(kappa, c.fdpo.divergence, c.fdpo.alpha, c.fdpo.strength),
-    "alpha_dpo": lambda kappa, c: family.alpha_dpo(kappa, c.alpha_dpo.mu, c.alpha_dpo.dynamic, c.alpha_dpo.alpha),
-    "dr_dpo": lambda kappa, c: family.dr_dpo(kappa, c.dr_dpo.temperature),
-    "kl_dro": lambda kappa, c: family.kl_dro(kappa, c.kl_dro.temperature),
+
+def _no_facts(config: DPOConfig, pairs: PairDataset) -> dict[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How an objective is made.
+
+    Attributes:
+        build: From kappa, the options and the facts to the objective.
+        facts: What it needs to know of each pair, by the names of `BatchInfo`.
+        ties: Whether ties teach it something.
+    """
+
+    build: Callable[[float, Any, Facts], Objective]
+    facts: Callable[[Any, PairDataset], dict[str, Tensor]] = _no_facts
+    ties: bool = False
+
+
+def _shares(known: Facts) -> list[float]:
+    counts = torch.bincount(known["group"])
+    return (counts / counts.sum()).tolist()
+
+
+def _directions(config: DPOConfig, pairs: PairDataset) -> dict[str, Tensor]:
+    weights = config.directional.weights
+    gap = facts.score_gaps(pairs, list(weights)) @ torch.tensor(list(weights.values()))
+    return {"preference_prob": torch.sigmoid(gap / config.directional.temperature)}
+
+
+ENTRIES: dict[str, Entry] = {
+    "dpo": Entry(lambda kappa, c, _: family.dpo(kappa, PLAIN)),
+    "ipo": Entry(lambda kappa, c, _: family.ipo(kappa)),
+    "hinge": Entry(lambda kappa, c, _: family.hinge(kappa)),
+    "orpo": Entry(lambda kappa, c, _: family.orpo(c.orpo.weight, c.orpo.kappa)),
+    "cdpo": Entry(lambda kappa, c, _: family.cdpo(kappa, c.cdpo.flip_rate)),
+    "rdpo": Entry(lambda kappa, c, _: family.rdpo(kappa, c.rdpo.flip_rate)),
+    "soft": Entry(
+        lambda kappa, c, _: family.soft(kappa, c.soft.form),
+        lambda c, pairs: {"preference_prob": facts.preference_probs(pairs, c.soft.temperature)},
+        ties=True,
+    ),
+    "offset": Entry(
+        lambda kappa, c, _: family.offset(kappa, c.offset.scale, c.offset.shape),
+        lambda c, pairs: {"gap": facts.margins(pairs)},
+    ),
+    "fdpo": Entry(lambda kappa, c, _: family.fdpo(kappa, c.fdpo.divergence, c.fdpo.alpha, c.fdpo.strength)),
+    "alpha_dpo": Entry(
+        lambda kappa, c, _: family.alpha_dpo(kappa, c.alpha_dpo.mu, c.alpha_dpo.dynamic, c.alpha_dpo.alpha)
+    ),
+    "modpo": Entry(
+        lambda kappa, c, _: family.modpo(kappa, list(c.modpo.weights.values())),
+        lambda c, pairs: {"score_gaps": facts.score_gaps(pairs, list(c.modpo.weights))},
+    ),
+    "directional": Entry(lambda kappa, c, _: family.directional(kappa), _directions, ties=True),
+    "dr_dpo": Entry(lambda kappa, c, _: family.dr_dpo(kappa, c.dr_dpo.temperature)),
+    "kl_dro": Entry(lambda kappa, c, _: family.kl_dro(kappa, c.kl_dro.temperature)),
+    "group_robust": Entry(
+        lambda kappa, c, known: family.group_robust(kappa, _shares(known), c.group_robust.rate),
+        lambda c, pairs: {"group": facts.groups(pairs, c.group_robust.by)[0]},
+    ),
+    "maxmin": Entry(
+        lambda kappa, c, known: family.maxmin(kappa, len(_shares(known))),
+        lambda c, pairs: {"group": facts.groups(pairs, c.maxmin.by)[0]},
+    ),
 }
-"""Objectives that need nothing but the errors of a pair."""
+"""Every objective of `--objective`, by name."""
 
 
-def _soft(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    return family.soft(kappa, c.soft.form), {"preference_prob": facts.preference_probs(pairs, c.soft.temperature)}
-
-
-def _offset(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    return family.offset(kappa, c.offset.scale, c.offset.shape), {"gap": facts.margins(pairs)}
-
-
-def _modpo(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    gaps = facts.score_gaps(pairs, list(c.modpo.weights))
-    return family.modpo(kappa, list(c.modpo.weights.values())), {"score_gaps": gaps}
-
-
-def _directional(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    gaps = facts.score_gaps(pairs, list(c.directional.weights))
-    gap = gaps @ torch.tensor(list(c.directional.weights.values()))
-    return family.directional(kappa), {"preference_prob": torch.sigmoid(gap / c.directional.temperature)}
-
-
-def _group_robust(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    numbers, names = facts.groups(pairs, c.group_robust.by)
-    return family.group_robust(kappa, len(names), c.group_robust.rate), {"group": numbers}
-
-
-def _maxmin(kappa: float, c: DPOConfig, pairs: PairDataset) -> Made:
-    numbers, names = facts.groups(pairs, c.maxmin.by)
-    return family.maxmin(kappa, len(names)), {"group": numbers}
-
-
-_INFORMED: dict[str, Callable[[float, DPOConfig, PairDataset], Made]] = {
-    "soft": _soft,
-    "offset": _offset,
-    "modpo": _modpo,
-    "directional": _directional,
-    "group_robust": _group_robust,
-    "maxmin": _maxmin,
-}
-"""Objectives that need columns of the pair set as well."""
-
-
-def make_objective(config: DPOConfig, pairs: PairDataset) -> Made:
+def make_objective(config: DPOConfig, pairs: PairDataset) -> tuple[Objective, dict[str, Tensor]]:
     """Return the objective that the options name, and what it needs to know of each pair.
 
     Raises:
         DataError: if the pair set lacks what it needs; the pair and the mend are named.
     """
+    entry = ENTRIES[config.objective]
+    known_facts = entry.facts(config, pairs)
     kappa = kappa_from_beta(known(config.beta, "beta"), beta_convention(config.compat))
-    if config.objective in _PLAIN:
-        return _PLAIN[config.objective](kappa, config), {}
-    return _INFORMED[config.objective](kappa, config, pairs)
+    return entry.build(kappa, config, known_facts), known_facts
 
 
 class PairTrainer(Trainer[C, PairDataset]):
@@ -106,8 +122,13 @@ class PairTrainer(Trainer[C, PairDataset]):
     def load_data(self) -> PairDataset:
         """Open the pairs; ties stay for objectives that can use them."""
         config = self.config
-        ties: Ties = "keep" if config.objective in ("soft", "directional") else "drop"
+        ties: Ties = "keep" if ENTRIES[config.objective].ties else "drop"
         return load_pairs(config.pairs, split=config.split, revision=config.pairs_revision, ties=ties)
+
+    def check_data(self, data: PairDataset) -> None:
+        """Refuse pairs that lack what the objective or the curriculum needs."""
+        ENTRIES[self.config.objective].facts(self.config, data)
+        facts.curriculum(data, self.config.curriculum_stages)
 
     def build(self, model: DiffusionModel, data: PairDataset, autocast: Autocast) -> PreferenceTask:
         """Put model, pairs and objective together."""

@@ -223,7 +223,7 @@ class DPOConfig(PreferenceConfig):
     )
     compat: str = option(
         "none",
-        "Read beta and fill the options left open as this published script does: "
+        "Read beta, and treat pictures and captions left open, as this published script does: "
         "diffusion_dpo_official, hf_sdxl (both beta / 2) or hf_sd (beta itself).",
         choices=COMPATS,
     )

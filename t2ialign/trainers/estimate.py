@@ -7,7 +7,8 @@
      "seconds": {"batch", "encoding", "step", "caches", "run"},
      "pairs_per_step": ., "pairs_per_second": ., "steps": ., "epochs": ., "device": ., "mixed_precision": .}
 
-`activations` is what the backward pass of one batch keeps, counted as torch saves it. `step` is the accumulated
+Of single pictures it is `pictures_per_step` and `pictures_per_second`. `activations` is what the backward pass of one
+batch keeps, counted as torch saves it. `step` is the accumulated
 batches of an optimizer step, with encoding where nothing is cached; `caches` is what encoding once will take
 before the first step.
 """

@@ -157,6 +157,11 @@ class Batch:
 class Users(ABC):
     """Who chose which pair, as vectors; it goes to worker processes."""
 
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Equal for equal vectors; a run does not resume on others."""
+
     @abstractmethod
     def read(self, index: int, draws: Draws) -> Tensor:
         """Return the vectors of the user of an entry, `[T, D]`, zeros where the draw leaves the user out."""
@@ -201,8 +206,8 @@ class PictureExamples(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Of the set's contents."""
-        return self.data.fingerprint
+        """Of the set's contents, and of who chose."""
+        return self.data.fingerprint + ("" if self.users is None else self.users.fingerprint)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -1,6 +1,6 @@
 """What an objective needs to know of each pair beside its pictures, from the columns of the pair set.
 
-Law of this file: what is missing is said before anything is loaded or trained, with the row and the mend; nothing is
+Law of this file: what is missing is said before a model is loaded, with the row and the mend; nothing is
 made up for a pair that has no value.
 """
 
@@ -32,7 +32,7 @@ def preference_probs(pairs: PairDataset, temperature: float | None) -> Tensor:
     found = []
     for index, (share, margin) in enumerate(zip(pairs.column("preference_prob"), margins, strict=True)):
         if share is None and margin is not None:
-            share = 1 / (1 + np.exp(-margin / temperature))
+            share = float(torch.sigmoid(torch.tensor(margin / temperature, dtype=torch.float64)))
         if share is None:
             raise DataError(
                 f"{pairs.name} row {pairs.row(index)} has no preference_prob"
@@ -128,5 +128,5 @@ def curriculum(pairs: PairDataset, stages: int) -> list[NDArray[np.int64]] | Non
         return None
     if len(pairs) < stages:
         raise DataError(f"{pairs.name} has {len(pairs)} pairs, too few for a curriculum of {stages} stages")
-    order = np.argsort(-np.abs(_numbers(pairs, "margin")), kind="stable")
+    order = np.argsort(-np.array(_numbers(pairs, "margin")), kind="stable")
     return [np.sort(part) for part in np.array_split(order, stages)]

@@ -18,11 +18,10 @@ from t2ialign.objectives import KTO, kappa_from_beta
 from t2ialign.trainers.defaults import beta_convention
 from t2ialign.trainers.kto_config import KTOConfig
 from t2ialign.trainers.task import Autocast
-from t2ialign.trainers.trainer import Trainer
-from t2ialign.trainers.unpaired import UnpairedTask
+from t2ialign.trainers.unpaired import UnpairedTask, UnpairedTrainer
 
 
-class KTOTrainer(Trainer[KTOConfig, UnpairedDataset]):
+class KTOTrainer(UnpairedTrainer[KTOConfig]):
     """Trains with Diffusion-KTO; `KTOTrainer(KTOConfig(model=..., pairs=..., output_dir=...)).train()`."""
 
     algorithm = "kto"
@@ -31,14 +30,13 @@ class KTOTrainer(Trainer[KTOConfig, UnpairedDataset]):
         """Open the pictures."""
         return load_unpaired(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
 
-    def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
-        """Put model, pictures and the KTO loss together.
-
-        Raises:
-            DataError: if all labels are the same.
-        """
+    def check_data(self, data: UnpairedDataset) -> None:
+        """Refuse labels that are all the same."""
         if len(set(data.labels)) < 2:
             raise DataError(f"every label of {data.name} is {data.labels[0]}; KTO needs good pictures and bad ones")
+
+    def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
+        """Put model, pictures and the KTO loss together."""
         config = self.config
         kappa = kappa_from_beta(known(config.beta, "beta"), beta_convention(config.compat))
         objective = KTO(kappa, config.desirable_weight, config.undesirable_weight, config.value)

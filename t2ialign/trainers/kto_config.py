@@ -28,7 +28,7 @@ class KTOConfig(PreferenceConfig):
     )
     compat: str = option(
         "none",
-        "diffusion_kto reads beta without the half and fills the options left open as the published script does.",
+        "diffusion_kto reads beta without the half, and treats pictures and captions left open as that script does.",
         choices=COMPATS,
     )
 

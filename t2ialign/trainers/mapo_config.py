@@ -21,7 +21,7 @@ class MaPOConfig(PreferenceConfig):
     )
     snr: float = option(0.5, "Strength s of the odds score, snr_value in the published code: one constant, above 0.")
     compat: str = option(
-        "none", "mapo_official fills the options left open as the published script does.", choices=COMPATS
+        "none", "mapo_official treats pictures and captions left open as the published script does.", choices=COMPATS
     )
 
     def __post_init__(self) -> None:

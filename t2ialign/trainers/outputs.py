@@ -1,4 +1,4 @@
-"""What training on pairs leaves behind beside checkpoints: sample pictures, the trained weights, their card."""
+"""What training leaves behind beside checkpoints: sample pictures, the trained weights, their card."""
 
 from __future__ import annotations
 
@@ -110,6 +110,8 @@ def write_final(
     save(model, directory, algorithm=algorithm)
     options = to_dict(config)
     summary = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
-    shown = (*_SHOWN, *([options["objective"]] if "objective" in options else []))
+    shown = [*_SHOWN, *([options["objective"]] if "objective" in options else [])]
+    if config.method != "lora":
+        shown.remove("lora")
     settings = {name: options[name] for name in shown if options.get(name) is not None}
     write_card(directory, summary=summary, settings=settings, pairs=config.pairs)

@@ -9,17 +9,18 @@ policy is equal at the first step, and for nobody always.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.config import known
-from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
 from t2ialign.engine.task import StopRequested
 from t2ialign.models.conditioning import Conditioning
@@ -32,12 +33,15 @@ from t2ialign.trainers.outputs import write_samples
 from t2ialign.trainers.ppd_config import PPDConfig
 from t2ialign.trainers.preference import PreferenceTask
 from t2ialign.trainers.task import Autocast
-from t2ialign.users.embed import embed_into, embed_users, user_file
+from t2ialign.users.embed import embed_into, embed_users
 from t2ialign.users.extractors import load_extractor
-from t2ialign.users.files import UserEmbedding, save_user
-from t2ialign.users.shots import ShotSettings, assert_disjoint, training_rows
+from t2ialign.users.files import UserEmbedding
+from t2ialign.users.shots import ShotSettings, assert_disjoint, choose_shots, training_rows, user_rows
 
 logger = logging.getLogger(__name__)
+
+USERS = "users"
+"""Folder of the users' files in that of the run, unless they have another."""
 
 
 class PairUsers(Users):
@@ -53,6 +57,14 @@ class PairUsers(Users):
         self._ids = [str(user) for user in pairs.column("user_id")]
         self._tokens = {user: embedding.tokens for user, embedding in users.items()}
         self._dropout = dropout
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of all embeddings."""
+        digest = hashlib.sha256()
+        for user, tokens in sorted(self._tokens.items()):
+            digest.update(f"{user} {tuple(tokens.shape)}\n".encode() + tokens.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def read(self, index: int, draws: Draws) -> Tensor:
         """Return one of the embeddings of the pair's user, `[T, D]`, or zeros where the draw leaves the user out."""
@@ -87,10 +99,9 @@ class PPDTask(PreferenceTask):
     ) -> None:
         assert_disjoint(pairs, users)
         self.users = dict(users)
-        self.folder = None if config.users is not None else Path(config.output_dir) / "users"
         self._embedding = next(iter(self.users.values()))
         super().__init__(model, pairs, config=config, **more)
-        self.examples.users = PairUsers(pairs, users, known(config.user_dropout, "user_dropout"))
+        self.examples.users = PairUsers(pairs, users, config.user_dropout)
 
     def _make_trainable(self, needs_reference: bool) -> None:
         _, tokens, width = self._embedding.tokens.shape
@@ -99,12 +110,10 @@ class PPDTask(PreferenceTask):
         if needs_reference:
             self.reference = make_reference(self.model)
 
-    def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
-        """Keep the users' files with the run, unless they have a folder of their own; then fill the caches."""
-        if self.folder is not None and schedule.rank == 0:
-            for user, embedding in self.users.items():
-                save_user(embedding, user_file(self.folder, user))
-        super().setup(device, schedule, stop)
+    @property
+    def prepared(self) -> frozenset[str]:
+        """The users' folder in that of the run."""
+        return frozenset({USERS})
 
     def condition(self, batch: Batch) -> Conditioning:
         """Return the conditioning of both sides, 2B rows, chosen first, with the user of each."""
@@ -147,19 +156,28 @@ class PPDTrainer(PairTrainer[PPDConfig]):
         }
         return task
 
-    def embed(self, pairs: PairDataset, device: torch.device) -> dict[str, UserEmbedding]:
-        """Return an embedding of each user who has pairs enough; files are made by the first process alone."""
-        from accelerate import PartialState
+    def check_data(self, data: PairDataset) -> None:
+        """Refuse pairs that name no user, and what any objective refuses."""
+        user_rows(data)
+        super().check_data(data)
 
+    def embed(self, pairs: PairDataset, device: torch.device) -> dict[str, UserEmbedding]:
+        """Return an embedding of each user who has pairs enough; files are made by the first process alone.
+
+        An estimate writes nothing and looks at one user, whose embedding stands for all.
+        """
         config = self.config
         extractor = load_extractor(known(config.extractor, "extractor"), str(device))
         settings = ShotSettings(config.shots, known(config.embeddings, "embeddings"), config.shot_pool, config.seed)
+        if config.estimate:
+            chosen = choose_shots(pairs, settings, spare=1)
+            one = embed_users(pairs, extractor, settings, users=list(chosen.rows)[:1], spare=1)
+            return dict.fromkeys(chosen.rows, *one.values())
+        folder = Path(config.output_dir) / USERS if config.users is None else config.users
         state = PartialState()
-        quiet = not state.is_main_process
-        if config.users is None:
-            return embed_users(pairs, extractor, settings, spare=1, progress=not quiet)
         with state.main_process_first():
-            return embed_into(config.users, pairs, extractor, settings, spare=1, any_shots=True, progress=not quiet)
+            progress = state.is_main_process
+            return embed_into(folder, pairs, extractor, settings, spare=1, any_shots=True, progress=progress)
 
 
 def train(config: PPDConfig) -> dict[str, Any]:

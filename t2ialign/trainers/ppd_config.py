@@ -40,12 +40,16 @@ class PPDConfig(DPOConfig):
     shot_pool: int | None = option(
         None, "Pairs of a user that shots are drawn from, and that are not trained on. Default: by family."
     )
-    user_dropout: float | None = option(None, "Chance that a pair trains without its user. Default: 0.1.")
+    user_dropout: float = option(
+        0.0,
+        "Chance that a pair trains without its user. Without one the model is the base model exactly, whatever was "
+        "trained, so such a pair teaches nothing.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         super().__post_init__()
         for name in ("shots", "embeddings", "shot_pool"):
             self._check(name, lower=1)
-        if self.user_dropout is not None and not 0 <= self.user_dropout <= 1:
+        if not 0 <= self.user_dropout <= 1:
             raise ConfigError(f"user_dropout is {self.user_dropout}; it must be between 0 and 1")

@@ -16,6 +16,7 @@ ATTENTIONS = ("auto", "sdpa", "xformers")
 CROPS = ("center", "random")
 FLIPS = ("none", "joint", "independent")
 TIME_IDS = ("real", "fixed", "shared")
+EMPTY_CAPTIONS = ("zeros", "encoded")
 
 
 @dataclass(kw_only=True)
@@ -49,7 +50,9 @@ class PreferenceConfig(TrainConfig):
         REQUIRED, "mini-sd, a pipeline folder, a hub id, a single-file checkpoint, or an earlier run's final/."
     )
     revision: str | None = option(None, "Revision of a model on the hub.")
-    pairs: str = option(REQUIRED, "mini-pairs, mini-user-pairs, a folder of pairs, or a hub dataset id.")
+    pairs: str = option(
+        REQUIRED, "mini-pairs, mini-user-pairs, a folder of pairs or of labelled pictures, or a hub dataset id."
+    )
     pairs_revision: str | None = option(None, "Revision of a pair set on the hub.")
     split: str = option("train", "Split of the pair set to train on.")
 
@@ -69,13 +72,19 @@ class PreferenceConfig(TrainConfig):
     )
     caption_dropout: float | None = option(
         None,
-        "Chance that a pair trains on the empty caption, both sides together. Default: 0; in full tuning 0.2.",
+        "Chance of training on the empty caption, both sides of a pair together. Default: by algorithm and family.",
     )
     time_ids: str | None = option(
         None,
         "SDXL's size and crop ids: each picture's real ones, the fixed ones of the official code, or shared: the "
-        "chosen picture's for both.",
+        "chosen picture's for both. Default: real.",
         choices=TIME_IDS,
+    )
+    empty_caption: str | None = option(
+        None,
+        "The empty caption of SDXL: zeros, which its pipeline takes for guidance, or encoded like any text. "
+        "Default: zeros where the model's configuration says so.",
+        choices=EMPTY_CAPTIONS,
     )
     cache_latents: bool | None = option(
         None, "Encode every picture once, before training. Default: where they fit and are not randomly cut."
@@ -108,5 +117,6 @@ class PreferenceConfig(TrainConfig):
             ("crop", CROPS),
             ("flip", FLIPS),
             ("time_ids", TIME_IDS),
+            ("empty_caption", EMPTY_CAPTIONS),
         ):
             self._check_choice(name, choices)

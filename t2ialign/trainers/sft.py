@@ -16,11 +16,10 @@ from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import Supervised
 from t2ialign.trainers.sft_config import SFTConfig
 from t2ialign.trainers.task import Autocast
-from t2ialign.trainers.trainer import Trainer
-from t2ialign.trainers.unpaired import UnpairedTask
+from t2ialign.trainers.unpaired import UnpairedTask, UnpairedTrainer
 
 
-class SFTTrainer(Trainer[SFTConfig, UnpairedDataset]):
+class SFTTrainer(UnpairedTrainer[SFTConfig]):
     """Fine-tunes on wanted pictures; `SFTTrainer(SFTConfig(model=..., pairs=..., output_dir=...)).train()`."""
 
     algorithm = "sft"
@@ -30,14 +29,13 @@ class SFTTrainer(Trainer[SFTConfig, UnpairedDataset]):
         config = self.config
         return load_unpaired(config.pairs, split=config.split, revision=config.pairs_revision, label=True)
 
-    def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
-        """Put the model and the wanted pictures together.
-
-        Raises:
-            DataError: if no picture is wanted.
-        """
+    def check_data(self, data: UnpairedDataset) -> None:
+        """Refuse a set in which no picture is wanted."""
         if not any(data.labels):
             raise DataError(f"{data.name} has no picture whose label is true; there is nothing to learn from")
+
+    def build(self, model: DiffusionModel, data: UnpairedDataset, autocast: Autocast) -> UnpairedTask:
+        """Put the model and the wanted pictures together."""
         return UnpairedTask(model, data.positives(), Supervised(), self.config, autocast)
 
 

@@ -112,6 +112,11 @@ class DiffusionTask(Task):
         unet: nn.Module = self.model.unet
         return unet
 
+    @property
+    def zeros(self) -> bool:
+        """Whether zeros stand for an empty caption, where the model's configuration asks for it (SDXL's does)."""
+        return self.config.empty_caption != "encoded"
+
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         """Fill the caches that are asked for or pay; return early once `stop()` is true."""
         captions = self.examples.all_captions()
@@ -123,7 +128,7 @@ class DiffusionTask(Task):
             )
         quiet = schedule.rank != 0
         if wants_texts(self.config, len(captions), self._caption_bytes(), schedule):
-            self.examples.texts = fill_texts(self.model, captions, quiet=quiet, stop=stop)
+            self.examples.texts = fill_texts(self.model, captions, zeros=self.zeros, quiet=quiet, stop=stop)
         if wants_latents(self.config, self.examples, schedule):
             self.examples.latents = fill_latents(self.model, self.examples, quiet=quiet, stop=stop)
 
@@ -154,7 +159,7 @@ class DiffusionTask(Task):
             return batch.text
         distinct = list(dict.fromkeys(batch.prompts))
         row = {caption: number for number, caption in enumerate(distinct)}
-        text = self.model.encode_prompts(distinct)
+        text = self.model.encode_prompts(distinct, force_zeros_for_empty_prompt=self.zeros)
         return replace(text, time_ids=None).index([row[caption] for caption in batch.prompts])
 
     def condition(self, batch: Batch) -> Conditioning:

@@ -73,6 +73,10 @@ class Trainer(ABC, Generic[C, D]):
     def load_data(self) -> D:
         """Open what `config.pairs` names."""
 
+    def check_data(self, data: D) -> None:
+        """Refuse data that lack what the options ask for, before a model is loaded."""
+        return None
+
     @abstractmethod
     def build(self, model: DiffusionModel, data: D, autocast: Autocast) -> DiffusionTask:
         """Put model, data and loss together, by options with every value known."""
@@ -113,6 +117,7 @@ class Trainer(ABC, Generic[C, D]):
 
     def _prepare(self, accelerator: Accelerator) -> DiffusionTask:
         pairs = self.load_data() if self.pairs is None else self.pairs
+        self.check_data(pairs)
         model = self._load_model(accelerator)
         self.config = resolve(
             self.config,

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from t2ialign.data.pairs import PairDataset
 from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import KTO, BatchInfo, ErrorOf, LossOutput, Step, Supervised
 from t2ialign.trainers.examples import Batch, SingleExamples
 from t2ialign.trainers.preference_config import PreferenceConfig
 from t2ialign.trainers.task import Autocast, DiffusionTask, example_options
+from t2ialign.trainers.trainer import Trainer
+
+C = TypeVar("C", bound=PreferenceConfig)
+
+
+class UnpairedTrainer(Trainer[C, UnpairedDataset]):
+    """Trains on single pictures; pairs that a caller hands in are taken as two pictures each."""
+
+    def __init__(
+        self, config: C, model: DiffusionModel | None = None, pairs: UnpairedDataset | PairDataset | None = None
+    ) -> None:
+        pictures = UnpairedDataset.from_pairs(pairs) if isinstance(pairs, PairDataset) else pairs
+        super().__init__(config, model, pictures)
 
 
 class UnpairedTask(DiffusionTask):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.toy_task import ToyTask, toy_config
 from t2ialign.engine.checkpoints import list_checkpoints, read_checkpoint
@@ -207,3 +208,65 @@ def test_the_average_is_what_final_holds(tmp_path: Path) -> None:
 
 def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+class Counting(ToyTask):
+    """Learns beside its weights how many steps were taken, from a survey of the whole step."""
+
+    taken = torch.zeros(1)
+    surveyed: list[tuple[int, ...]]
+
+    @property
+    def surveys(self) -> bool:
+        return True
+
+    def survey(self, module: Any, batch: Any) -> tuple[torch.Tensor, Any]:
+        assert not torch.is_grad_enabled()
+        return batch.sum(dim=1)[None], batch
+
+    def loss(self, module: Any, batch: Any, step: Any = None) -> Any:
+        self.surveyed = [*getattr(self, "surveyed", []), () if step is None else tuple(step.shape)]
+        return super().loss(module, batch)
+
+    def end_step(self) -> None:
+        self.taken = self.taken + 1
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"taken": self.taken}
+
+    def load_state(self, state: Any) -> None:
+        self.taken = state["taken"]
+
+
+def test_a_step_that_is_skipped_leaves_no_trace_in_a_tasks_state(tmp_path: Path) -> None:
+    task = Counting(poison=(1, 2))
+    report = run(task, toy_config(tmp_path / "run"))
+    assert (report.steps, report.skipped_steps) == (6, 2)
+    assert task.taken.item() == 4
+    kept = load_file(tmp_path / "run" / "checkpoints" / "step-000006" / "task.safetensors")
+    assert kept["taken"].item() == 4
+    again = Counting()
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000004"
+    run(again, toy_config(tmp_path / "run", resume=str(checkpoint)))
+    assert again.taken.item() == 4
+
+
+def test_a_survey_covers_the_whole_step_and_is_left_out_where_one_batch_is_all(tmp_path: Path) -> None:
+    whole, parts = Counting(), Counting()
+    run(whole, toy_config(tmp_path / "whole"))
+    run(parts, toy_config(tmp_path / "parts", batch_size=2, gradient_accumulation_steps=2))
+    assert set(whole.surveyed) == {()}
+    assert set(parts.surveyed) == {(1, 4)}
+
+
+def test_names_that_a_task_has_prepared_do_not_make_a_folder_used(tmp_path: Path) -> None:
+    class Prepared(ToyTask):
+        @property
+        def prepared(self) -> frozenset[str]:
+            return frozenset({"users"})
+
+    (tmp_path / "run" / "users").mkdir(parents=True)
+    assert run(Prepared(), toy_config(tmp_path / "run")).status == "done"
+    (tmp_path / "other" / "users").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="not empty"):
+        run(ToyTask(), toy_config(tmp_path / "other"))

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from helpers.golden import KAPPA, MARGINS, golden_batch, golden_errors
 from t2ialign.objectives import BatchInfo, Errors, Objective, dpo, family
-from t2ialign.objectives.scores import OddsScore
+from t2ialign.objectives.links import AlphaDivergence
+from t2ialign.objectives.reductions import LogMeanExp
+from t2ialign.objectives.scores import LogRatio, OddsScore
 
 GOLDEN: dict[str, tuple[Objective, float]] = {
     "hinge": (family.hinge(KAPPA), 0.75),
@@ -199,12 +201,12 @@ def test_the_odds_score_is_finite_with_a_finite_slope_everywhere(error: float) -
         assert e.grad.item() == pytest.approx(-250.0, rel=1e-3)
 
 
-@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("size", [0.005, 0.012, 0.02, 0.03, 0.05, 1.0, 1e3, 1e6])
 @pytest.mark.parametrize("name", GOLDEN)
 def test_losses_and_gradients_stay_finite_far_out(name: str, size: float) -> None:
     objective, _ = GOLDEN[name]
-    chosen = torch.tensor([size, 0.0, 0.5, 0.0], requires_grad=True)
-    rejected = torch.tensor([0.0, size, 0.5, 0.0], requires_grad=True)
+    chosen = torch.tensor([0.5 + size, 0.5, 0.5, 0.0], requires_grad=True)
+    rejected = torch.tensor([0.5, 0.5 + size, 0.5, 0.0], requires_grad=True)
     held = torch.full((4,), 0.5)
     batch = BatchInfo(preference_prob=torch.tensor([0.9, 0.6, 0.5, 1.0]))
     loss = objective(Errors(chosen, rejected, held, held), batch).loss
@@ -212,7 +214,52 @@ def test_losses_and_gradients_stay_finite_far_out(name: str, size: float) -> Non
     assert torch.isfinite(loss)
     for leaf in (chosen, rejected):
         assert leaf.grad is not None
-        assert torch.isfinite(leaf.grad).all()
+        assert torch.isfinite(leaf.grad.norm())
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "forward_kl", "jensen_shannon", "alpha"])
+@pytest.mark.parametrize("h", [-5.0, -30.0, -100.0])
+def test_a_pair_that_is_far_gone_is_still_pulled_back(divergence: str, h: float) -> None:
+    chosen = torch.tensor([-h], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.float64)
+    family.fdpo(1.0, divergence)(Errors(chosen, zero, zero, zero)).loss.backward()
+    assert chosen.grad is not None
+    assert chosen.grad.item() > 0.1
+    assert chosen.grad.item() < 65504  # float16's largest
+
+
+def test_alpha_dpos_exponent_is_that_of_the_pair_or_of_the_step() -> None:
+    u = torch.sigmoid(torch.tensor(MARGINS, dtype=torch.float64))
+    for dynamic, a in (("sample", 0.9 * u), ("batch", (0.9 * u.mean()).expand(4))):
+        expected = (u**a - (1 - a) - a * u) / (a * (a - 1))
+        output = family.alpha_dpo(KAPPA, mu=0.9, dynamic=dynamic)(golden_errors())
+        assert output.loss.item() == pytest.approx(expected.mean().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name != "hinge"])  # whose margin of 1 is a kink
+def test_the_gradient_factor_is_the_slope_of_the_link(name: str) -> None:
+    objective, _ = GOLDEN[name]
+    errors, batch = golden_errors(reference=objective.needs_reference), golden_batch()
+    step = 1e-6
+    output = objective(errors, batch)
+    around = [objective.link(output.margin + side * step, batch) for side in (1, -1)]
+    torch.testing.assert_close(
+        output.metrics["gradient_factor"], ((around[0] - around[1]) / (2 * step)).abs(), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_accuracy_is_of_the_model_and_not_of_an_offset_and_follows_a_turned_label() -> None:
+    shifted = family.offset(KAPPA, 100.0)(golden_errors(), BatchInfo(gap=torch.ones(4, dtype=torch.float64)))
+    assert shifted.margin.max() < 0
+    assert shifted.metrics["implicit_accuracy"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    turned = BatchInfo(preference_prob=torch.tensor([0.9, 0.1, 0.1, 0.9], dtype=torch.float64))
+    output = family.directional(KAPPA)(golden_errors(), turned)
+    assert output.metrics["implicit_accuracy"].tolist() == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_two_parts_that_look_at_the_whole_step_are_refused() -> None:
+    with pytest.raises(ValueError, match="both look at the whole step"):
+        Objective(LogRatio(1.0), AlphaDivergence(dynamic="batch"), reduce=LogMeanExp())
 
 
 @pytest.mark.parametrize(
@@ -221,7 +268,7 @@ def test_losses_and_gradients_stay_finite_far_out(name: str, size: float) -> Non
         (family.soft(1.0), "preference_prob"),
         (family.offset(1.0), "gap"),
         (family.modpo(1.0, [0.5]), "score_gaps"),
-        (family.group_robust(1.0, 2), "group"),
+        (family.group_robust(1.0, [0.5, 0.5]), "group"),
         (family.maxmin(1.0, 2), "group"),
     ],
 )
@@ -237,8 +284,11 @@ def test_what_an_objective_needs_is_named_and_asked_for(objective: Objective, fi
         lambda: family.fdpo(1.0, "chi"),
         lambda: family.offset(1.0, shape="cubic"),
         lambda: family.soft(1.0, "hard"),
+        lambda: family.alpha_dpo(1.0, dynamic="bacth"),
+        lambda: family.cdpo(1.0, 2.0),
+        lambda: family.rdpo(1.0, 0.5),
     ],
 )
 def test_an_unknown_variant_is_refused(make: Callable[[], Objective]) -> None:
-    with pytest.raises(ValueError, match="choose from"):
+    with pytest.raises(ValueError, match=r"choose from|below 0\.5"):
         make()

@@ -19,7 +19,7 @@ SURVEYED: dict[str, Objective] = {
     "dr_dpo": family.dr_dpo(KAPPA, 0.7),
     "kl_dro": family.kl_dro(KAPPA, 0.7),
     "alpha_dpo, batch": family.alpha_dpo(KAPPA, dynamic="batch"),
-    "group_robust": family.group_robust(KAPPA, 3, 0.5),
+    "group_robust": family.group_robust(KAPPA, [0.5, 0.3, 0.2], 0.5),
     "maxmin": family.maxmin(KAPPA, 3),
 }
 
@@ -105,20 +105,43 @@ def test_dr_dpo_trusts_unlikely_pairs_less_and_kl_dro_looks_at_them_more() -> No
 
 
 def test_group_robust_is_exponentiated_gradient_ascent_from_step_to_step() -> None:
-    objective, group = family.group_robust(KAPPA, 3, rate=0.5), torch.tensor([0, 0, 1, 1])  # group 2 is not there
+    shares, rate = [0.5, 0.25, 0.25], 0.5
+    objective, group = family.group_robust(KAPPA, shares, rate), torch.tensor([0, 0, 1, 0])  # group 2 is not there
     weights, state = [1 / 3] * 3, objective.start()
     for step in range(4):
         errors = random_errors(4, step)
         output = objective(errors, BatchInfo(group=group, state=state))
-        each = torch.log1p(torch.exp(-output.margin))
-        means = [each[:2].mean().item(), each[2:].mean().item(), 0.0]
-        raised = [weight * math.exp(0.5 * mean) for weight, mean in zip(weights, means, strict=True)]
+        each = torch.log1p(torch.exp(-output.margin)).tolist()
+        losses = [(each[0] + each[1] + each[3]) / (4 * 0.5), each[2] / (4 * 0.25), 0.0]
+        raised = [weight * math.exp(rate * loss) for weight, loss in zip(weights, losses, strict=True)]
         weights = [value / sum(raised) for value in raised]
         state = output.state
         assert state is not None
         assert state.tolist() == pytest.approx(weights, rel=1e-5)
-        expected = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
+        expected = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
         assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("rare", "higher"), [(0.75, True), (0.55, False)])
+def test_group_robust_goes_by_loss_and_not_by_how_often_a_group_is_seen(rare: float, higher: bool) -> None:
+    """A group with a tenth of the pairs, in most steps absent, gains weight if it is worse off and loses it if not."""
+    objective = family.group_robust(1.0, [0.9, 0.1], rate=0.02)
+    state, rng = objective.start(), torch.Generator().manual_seed(0)
+    for _ in range(1500):
+        group = (torch.rand(4, generator=rng) < 0.1).long()
+        loss = torch.where(group == 1, rare, 0.65)
+        margin = -torch.log(torch.expm1(loss))  # whose log-sigmoid loss that is
+        errors = Errors(1 - margin, torch.ones(4), torch.ones(4), torch.ones(4))
+        state = objective(errors, BatchInfo(group=group, state=state)).state
+    assert state is not None
+    assert (state[1].item() > 0.5) == higher
+
+
+def test_group_robust_is_the_mean_of_the_groups_where_shares_are_those_of_the_step() -> None:
+    errors, group = random_errors(10), torch.tensor([0] * 7 + [1] * 3)
+    output = family.group_robust(KAPPA, [0.7, 0.3], rate=1e-9)(errors, BatchInfo(group=group))
+    each = torch.log1p(torch.exp(-output.margin))
+    assert output.loss.item() == pytest.approx((each[:7].mean() + each[7:].mean()).item() / 2)
 
 
 def test_maxmin_moves_the_worst_group_alone() -> None:

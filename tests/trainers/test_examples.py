@@ -11,8 +11,10 @@ from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from helpers.pairs import colour_pairs, picture
+from helpers.training import tiny_model
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.randomness import Draws
+from t2ialign.trainers.caches import fill_latents
 from t2ialign.trainers.examples import ExampleOptions, LatentCache, PairExamples
 from t2ialign.trainers.pictures import prepare_picture
 
@@ -98,6 +100,21 @@ def test_sdxl_is_told_the_real_sizes_or_the_fixed_ones(tmp_path: Path) -> None:
     fixed = PairExamples(pairs, replace(OPTIONS, time_ids="fixed")).read(0, Draws(0, 0)).time_ids
     assert fixed is not None
     assert fixed.tolist() == [[64, 64, 0, 0, 64, 64]] * 2
+    shared = PairExamples(pairs, replace(OPTIONS, time_ids="shared")).read(0, Draws(0, 0)).time_ids
+    assert shared is not None
+    assert shared.tolist() == [[64, 128, 0, 32, 64, 64]] * 2
+
+
+def test_the_cache_keeps_the_sizes_of_each_side(tmp_path: Path) -> None:
+    pairs = colour_pairs(tmp_path / "pairs", 3, sizes=((128, 64), (100, 200)))
+    examples = PairExamples(pairs, replace(OPTIONS, time_ids="real"))
+    straight = examples.read(1, Draws(0, 0)).time_ids
+    examples.latents = fill_latents(tiny_model("sdxl"), examples, quiet=True, stop=lambda: False)
+    cached = examples.read(1, Draws(0, 0))
+    assert cached.latents is not None
+    assert straight is not None
+    assert cached.time_ids is not None
+    assert torch.equal(cached.time_ids, straight)
 
 
 def test_a_cached_latent_is_the_posterior_sampled_by_the_draws(pairs: PairDataset) -> None:

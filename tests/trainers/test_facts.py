@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.pairs import colour_pairs
-from helpers.training import dpo_config
+from helpers.training import dpo_config, short_config
 from t2ialign.data.pairs import PairDataset
 from t2ialign.errors import ConfigError, DataError
 from t2ialign.trainers import facts
-from t2ialign.trainers.dpo import DiffusionDPOTrainer, make_objective
+from t2ialign.trainers.dpo import ENTRIES, DiffusionDPOTrainer, make_objective
 from t2ialign.trainers.dpo_config import (
+    OBJECTIVES,
     DirectionalOptions,
     DPOConfig,
     GroupRobustOptions,
@@ -113,3 +116,61 @@ def test_an_option_of_another_objective_is_refused() -> None:
 def test_a_value_out_of_range_is_refused(make: object) -> None:
     with pytest.raises(ConfigError, match=r"must be|below 1"):
         make()  # type: ignore[operator]
+
+
+REACHED: dict[str, tuple[dict[str, Any], Callable[[Any], Any], Any]] = {
+    "orpo": ({"orpo.weight": 0.3, "orpo.kappa": 7.0}, lambda o: (o.link.weight, o.score.kappa), (0.3, 7.0)),
+    "cdpo": ({"cdpo.flip_rate": 0.2}, lambda o: o.link.flip_rate, 0.2),
+    "rdpo": ({"rdpo.flip_rate": 0.3}, lambda o: o.link.flip_rate, 0.3),
+    "soft": ({"soft.form": "geometric"}, lambda o: type(o.link).__name__, "GeometricLabel"),
+    "offset": ({"offset.scale": 3.0, "offset.shape": "log"}, lambda o: (o.offset.scale, o.offset.shape), (3.0, "log")),
+    "fdpo": (
+        {"fdpo.divergence": "alpha", "fdpo.alpha": 0.7, "fdpo.strength": 2.0},
+        lambda o: (o.score.name, o.score.alpha, o.score.strength),
+        ("alpha", 0.7, 2.0),
+    ),
+    "alpha_dpo": (
+        {"alpha_dpo.mu": 0.5, "alpha_dpo.dynamic": "fixed", "alpha_dpo.alpha": 0.2},
+        lambda o: (o.link.mu, o.link.dynamic, o.link.alpha),
+        (0.5, "fixed", 0.2),
+    ),
+    "modpo": (
+        {"modpo.weights": {"good": 0.2, "fine": 0.3}},
+        lambda o: (o.offset.weights, o.offset.own, o.score.kappa),
+        ((0.2, 0.3), 0.5, 500.0),
+    ),
+    "dr_dpo": ({"dr_dpo.temperature": 0.4}, lambda o: (o.reduce.temperature, o.reduce.pessimistic), (0.4, False)),
+    "kl_dro": ({"kl_dro.temperature": 0.6}, lambda o: (o.reduce.temperature, o.reduce.pessimistic), (0.6, True)),
+    "group_robust": (
+        {"group_robust.rate": 0.03, "group_robust.by": "user_id"},
+        lambda o: (o.reduce.rate, o.reduce.shares),
+        (0.03, (0.5, 0.5)),
+    ),
+    "maxmin": ({"maxmin.by": "group"}, lambda o: o.reduce.count, 3),
+}
+"""Options of an objective, where they must arrive, and as what."""
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_every_option_reaches_its_objective(rich: PairDataset, name: str) -> None:
+    options, where, expected = REACHED[name]
+    objective, known = make_objective(short_config("dpo", Path("run"), objective=name, beta=500.0, **options), rich)
+    assert where(objective) == expected
+    assert set(known) == set(objective.needs)
+
+
+def test_every_name_of_an_objective_is_made_by_one_entry() -> None:
+    assert set(ENTRIES) == set(OBJECTIVES)
+
+
+def test_what_is_missing_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
+    colour_pairs(tmp_path / "pairs", 4)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"objective": "offset"}, "no margin"),
+        ({"objective": "group_robust"}, "no group"),
+        ({"curriculum_stages": 2}, "no margin"),
+    ]
+    for options, message in cases:
+        config = short_config("dpo", tmp_path / "run", model="no such model", pairs=str(tmp_path / "pairs"), **options)
+        with pytest.raises(DataError, match=message):
+            DiffusionDPOTrainer(config).train()

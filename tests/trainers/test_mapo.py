@@ -12,20 +12,21 @@ from helpers.training import FAMILIES, short_config, tiny_model
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.randomness import Draws
 from t2ialign.errors import ConfigError
+from t2ialign.objectives import family
 from t2ialign.trainers.defaults import resolve
 from t2ialign.trainers.mapo import MaPOTrainer
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize(("family", "prediction_type"), FAMILIES)
+@pytest.mark.parametrize(("family_name", "prediction_type"), FAMILIES)
 def test_the_step_is_the_published_loss_of_the_errors(
-    rich: PairDataset, family: str, prediction_type: str, method: str
+    rich: PairDataset, family_name: str, prediction_type: str, method: str
 ) -> None:
     config = resolve(
-        short_config("mapo", Path("unused"), method=method), family=family, resolution=64, algorithm="mapo"
+        short_config("mapo", Path("unused"), method=method), family=family_name, resolution=64, algorithm="mapo"
     )
     trainer = MaPOTrainer(config)
-    task = trainer.build(tiny_model(family, prediction_type), rich, torch.no_grad)
+    task = trainer.build(tiny_model(family_name, prediction_type), rich, torch.no_grad)
     assert task.reference is None
     shake(task.module)
     batch = task.examples.collate([task.examples.read(index, Draws(0, index)) for index in range(4)])
@@ -36,6 +37,14 @@ def test_the_step_is_the_published_loss_of_the_errors(
     assert output.loss.item() == pytest.approx((e_w - 0.1 * torch.log(torch.sigmoid(margin))).mean().item(), abs=1e-4)
     torch.testing.assert_close(output.margin.double(), margin, rtol=1e-3, atol=1e-2)
     assert "reference_error_chosen" not in output.metrics
+
+
+def test_the_options_reach_the_objective(rich: PairDataset) -> None:
+    config = resolve(
+        short_config("mapo", Path("unused"), snr=0.7, beta=0.3), family="sd15", resolution=64, algorithm="mapo"
+    )
+    objective = MaPOTrainer(config).build(tiny_model(), rich, torch.no_grad).objective
+    assert objective == family.mapo(weight=0.3, strength=0.7, scale=1000.0)
 
 
 def test_defaults_and_preset() -> None:
