@@ -163,31 +163,54 @@ def right_pictures(model: DiffusionModel, prompts: list[str], seed: int) -> list
     return [judge(prompt, picture).right for prompt, picture in zip(prompts, drawn, strict=True)]
 
 
-def liked_pictures(base: DiffusionModel, model: DiffusionModel, users: dict[str, UserEmbedding], seed: int) -> Any:
-    """How often a user likes the picture drawn for them better than the base's on the same noise; ties are halves."""
-    wins: list[list[float]] = []
-    gains: list[float] = []
-    unreadable = np.zeros(2, dtype=int)
+def liked_pictures(
+    base: DiffusionModel, model: DiffusionModel, users: dict[str, UserEmbedding], seed: int, scales: Sequence[float]
+) -> dict[str, Any]:
+    """How often a user likes the picture drawn for them better than the base's on the same noise; ties are halves.
+
+    Args:
+        base: mini-SD.
+        model: With the user adapter.
+        users: Whom to draw for.
+        seed: Of the pictures.
+        scales: Guidance scales of the user.
+
+    Returns:
+        Figures by scale.
+    """
+    worth: dict[str, list[tuple[str, float, float]]] = {f"{scale:g}": [] for scale in scales}
     for user, embedding in users.items():
         asked = [(prompt, sample) for prompt in USER_PROMPTS for sample in range(SAMPLES)]
         prompts = [prompt for prompt, _ in asked]
         seeds = [image_seed(seed, f"{user} {prompt}", sample) for prompt, sample in asked]
-        plain = generate_images(base, prompts, seeds, batch_size=32)
-        own = generate_images(model, prompts, seeds, batch_size=32, users=[embedding.mean()] * len(prompts))
-        pairs = [(_liking(user, mine), _liking(user, theirs)) for mine, theirs in zip(own, plain, strict=True)]
-        wins.append([0.5 if mine == theirs else float(mine > theirs) for mine, theirs in pairs])
-        gains += [mine - theirs for mine, theirs in pairs if math.inf not in (-mine, -theirs)]
-        unreadable += np.array([[mine == -math.inf, theirs == -math.inf] for mine, theirs in pairs]).sum(axis=0)
-    each = np.array([np.mean(row) for row in wins])
+        plain = [_liking(user, picture) for picture in generate_images(base, prompts, seeds, batch_size=32)]
+        for scale in scales:
+            own = [embedding.mean()] * len(prompts)
+            drawn = generate_images(model, prompts, seeds, batch_size=32, users=own, user_guidance_scale=scale)
+            worth[f"{scale:g}"] += [
+                (user, _liking(user, mine), theirs) for mine, theirs in zip(drawn, plain, strict=True)
+            ]
+    return {scale: _compared(rows) for scale, rows in worth.items()}
+
+
+def _compared(rows: list[tuple[str, float, float]]) -> dict[str, Any]:
+    """Win rate over users with a bootstrap over them, from what a user's picture and the base's are worth."""
+    wins: dict[str, list[float]] = {}
+    for user, mine, theirs in rows:
+        wins.setdefault(user, []).append(0.5 if mine == theirs else float(mine > theirs))
+    each = np.array([np.mean(row) for row in wins.values()])
     rng = np.random.default_rng(0)
     means = [each[rng.integers(0, len(each), len(each))].mean() for _ in range(2000)]
     return {
         "win_rate": float(each.mean()),
         "ci95_over_users": [float(value) for value in np.quantile(means, (0.025, 0.975))],
-        "by_user": {user: round(float(value), 3) for user, value in zip(users, each, strict=True)},
-        "utility_gain": float(np.mean(gains)),
-        "unreadable": dict(zip(("tuned", "base"), unreadable.tolist(), strict=True)),
-        "n": sum(map(len, wins)),
+        "by_user": {user: round(float(value), 3) for user, value in zip(wins, each, strict=True)},
+        "utility_gain": float(np.mean([mine - theirs for _, mine, theirs in rows if -math.inf not in (mine, theirs)])),
+        "unreadable": {
+            "tuned": sum(row[1] == -math.inf for row in rows),
+            "base": sum(row[2] == -math.inf for row in rows),
+        },
+        "n": len(rows),
     }
 
 
@@ -200,8 +223,10 @@ def _liking(user: str, picture: Any) -> float:
 class Study:
     """One run of the study: where things lie, and what is shared by its cases."""
 
-    def __init__(self, folder: Path, split: str, seed: int, more: dict[str, Any]) -> None:
-        self.folder, self.split, self.seed, self.more = folder, split, seed, more
+    def __init__(
+        self, folder: Path, split: str, seed: int, more: dict[str, Any], scales: Sequence[float] = (4.0,)
+    ) -> None:
+        self.folder, self.split, self.seed, self.more, self.scales = folder, split, seed, more, scales
         self.base = load_model("mini-sd")
         self.prompts = held_out_prompts(100, seed, split)
         self._base_right: list[bool] | None = None
@@ -267,7 +292,7 @@ class Study:
             "held_out_pairs": share([gain > 0 for gain in gains]),
             "users": len(users),
             "shots": shots,
-            "liked": liked_pictures(self.base, model, users, self.seed),
+            "liked": liked_pictures(self.base, model, users, self.seed, self.scales),
         }
 
 
@@ -278,9 +303,9 @@ def line(name: str, report: dict[str, Any]) -> str:
     cells = [name, f"{margin['first']:.2f} to {margin['last']:.2f}" if margin else "none"]
     cells += [f"{pairs['value']:.1%} ({pairs['ci95'][0]:.0%} to {pairs['ci95'][1]:.0%})"]
     if "liked" in report:
-        liked = report["liked"]
-        low, high = liked["ci95_over_users"]
-        cells += [f"{liked['win_rate']:.1%} of pictures liked better ({low:.0%} to {high:.0%})"]
+        for scale, liked in report["liked"].items():
+            low, high = liked["ci95_over_users"]
+            cells += [f"scale {scale}: {liked['win_rate']:.1%} liked better ({low:.0%} to {high:.0%})"]
     else:
         cells += [f"{report['entirely_right'][side]['value']:.0%}" for side in ("base", "tuned")]
     return "| " + " | ".join([*cells, f"{report['seconds']} s"]) + " |"
@@ -308,9 +333,11 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--label", default="", help="put before a case's name, for trials")
+    parser.add_argument("--user_scales", type=float, nargs="+", default=[4.0], help="the user's guidance, for ppd")
     parser.add_argument("--set", default="{}", help="JSON of further options, for trials")
     arguments = parser.parse_args()
-    study = Study(arguments.output_dir, arguments.split, arguments.seed, json.loads(arguments.set))
+    more = json.loads(arguments.set)
+    study = Study(arguments.output_dir, arguments.split, arguments.seed, more, arguments.user_scales)
     known, write = keep(arguments.json)
     for name in arguments.names or CASES:
         label = arguments.label + name

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.training import FAMILIES, dpo_config, tiny_model
+from helpers.training import FAMILIES, dpo_config, short_config, tiny_model, trainer_of
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.metrics import read_metrics
 from t2ialign.models.attention import set_attention
@@ -78,3 +78,32 @@ def test_an_fp16_run_resumes_with_its_scale(tmp_path: Path, pairs: PairDataset) 
     _, lines = run(tmp_path / "parts", pairs, **changes, resume="latest")
     straight = read_metrics(tmp_path / "straight" / "metrics.jsonl")
     assert lines[-1]["loss"] == pytest.approx(straight[-1]["loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("mapo", {}),
+        ("kto", {"beta": 50.0}),
+        ("sft", {}),
+        ("ppd", {"beta": 50.0, "extractor": "clip:mini-clip", "shots": 2, "shot_pool": 2, "embeddings": 1}),
+        ("dpo", {"beta": 50.0, "objective": "group_robust"}),
+        ("dpo", {"beta": 50.0, "objective": "dr_dpo"}),
+        ("dpo", {"beta": 50.0, "objective": "fdpo", "fdpo.divergence": "forward_kl"}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_every_algorithm_trains_in_half_precision(
+    tmp_path: Path, rich: PairDataset, algorithm: str, changes: dict[str, Any], precision: str
+) -> None:
+    config = short_config(
+        algorithm, tmp_path / "run", mixed_precision=precision, gradient_accumulation_steps=2, steps=6, **changes
+    )
+    model = tiny_model("sdxl")
+    model.to(dtype={"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
+    report = trainer_of(algorithm)(config, model=model, pairs=rich).train()
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert report["device"].startswith("cuda")
+    assert lines[-1]["loss"] is not None
+    assert lines[-1]["skipped"] is False
