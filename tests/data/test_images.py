@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-from t2ialign.data.images import encode_png, open_image, peek
+from t2ialign.data.images import decode_image, encode_png, open_image, peek
 from t2ialign.errors import DataError
 
 DEEP = "16-bit brought to 8-bit"
@@ -439,3 +439,26 @@ def test_png_round_trip(width: int, height: int, seed: int) -> None:
 def test_real_generations(real_data: Path) -> None:
     for path in sorted((real_data / "generated_images").iterdir()):
         assert open_image(path).size == (512, 512)
+
+
+def test_a_decoded_picture_keeps_its_mode_and_orientation(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGBA", (8, 4), (10, 20, 30, 40)).save(tmp_path / "a.png", exif=turned)
+    image = decode_image(tmp_path / "a.png")
+    assert (image.mode, image.size) == ("RGBA", (8, 4))
+    assert image.getpixel((0, 0)) == (10, 20, 30, 40)
+    assert image.getexif()[0x0112] == 6
+
+
+def test_a_decoded_picture_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="mine: damaged or cut short"):
+        decode_image(whole[:-400], name="mine")
+    assert decode_image(whole).size == (64, 64)
+    with pytest.raises(DataError, match="more than the 100 accepted"):
+        decode_image(whole, max_pixels=100)
+    with pytest.raises(DataError, match="GIF"):
+        decode_image(b"GIF89a" + bytes(20))

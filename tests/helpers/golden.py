@@ -25,5 +25,5 @@ def golden_errors(dtype: torch.dtype = torch.float64, *, reference: bool = True)
     return Errors(*(torch.tensor(row, dtype=dtype) for row in (rows if reference else rows[:2])))
 
 
-def golden_batch(**more: torch.Tensor) -> BatchInfo:
-    return BatchInfo(preference_prob=torch.tensor(SHARES, dtype=torch.float64), **more)
+def golden_batch() -> BatchInfo:
+    return BatchInfo(preference_prob=torch.tensor(SHARES, dtype=torch.float64))

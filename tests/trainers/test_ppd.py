@@ -19,7 +19,7 @@ from t2ialign.trainers.defaults import resolve
 from t2ialign.trainers.examples import Batch
 from t2ialign.trainers.ppd import PPDTask, PPDTrainer
 from t2ialign.users.embed import user_file
-from t2ialign.users.files import load_user
+from t2ialign.users.files import load_user, save_user
 from t2ialign.users.shots import pair_id
 
 OPTIONS: dict[str, Any] = {"extractor": "clip:mini-clip", "shots": 2, "embeddings": 1, "shot_pool": 2, "beta": 500.0}
@@ -30,8 +30,10 @@ def run(output: Path, pairs: PairDataset, family: str = "sd15", **changes: Any) 
     return trainer, trainer.train()
 
 
-def task_of(pairs: PairDataset, family: str = "sd15", prediction_type: str = "epsilon", **changes: Any) -> PPDTask:
-    config = short_config("ppd", Path("unused"), **{**OPTIONS, **changes})
+def task_of(
+    folder: Path, pairs: PairDataset, family: str = "sd15", prediction_type: str = "epsilon", **changes: Any
+) -> PPDTask:
+    config = short_config("ppd", folder / "run", **{**OPTIONS, **changes})
     config = resolve(config, family=family, resolution=64, algorithm="ppd")
     return PPDTrainer(config).build(tiny_model(family, prediction_type), pairs, torch.enable_grad)
 
@@ -55,9 +57,9 @@ def test_shots_are_not_trained_on(tmp_path: Path, rich: PairDataset) -> None:
     assert report["pairs"]["count"] == len(trained) == 12 - report["users"]["pairs_used_as_shots"]
 
 
-def test_a_task_on_shots_is_refused(rich: PairDataset) -> None:
-    task = task_of(rich)
-    config = short_config("ppd", Path("unused"), **OPTIONS)
+def test_a_task_on_shots_is_refused(tmp_path: Path, rich: PairDataset) -> None:
+    task = task_of(tmp_path, rich)
+    config = short_config("ppd", tmp_path / "other", **OPTIONS)
     with pytest.raises(DataError, match="one of the shots"):
         PPDTask(tiny_model(), rich, task.users, config=config, objective=task.objective)
 
@@ -65,9 +67,9 @@ def test_a_task_on_shots_is_refused(rich: PairDataset) -> None:
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize(("family", "prediction_type"), FAMILIES)
 def test_the_first_margin_is_zero_whoever_the_user_is(
-    rich: PairDataset, family: str, prediction_type: str, checkpointing: bool
+    tmp_path: Path, rich: PairDataset, family: str, prediction_type: str, checkpointing: bool
 ) -> None:
-    task = task_of(rich, family, prediction_type, gradient_checkpointing=checkpointing)
+    task = task_of(tmp_path, rich, family, prediction_type, gradient_checkpointing=checkpointing)
     output = task.loss(task.module, batch_of(task))
     assert output.margin.tolist() == [0.0] * 4
     output.loss.backward()
@@ -76,8 +78,8 @@ def test_the_first_margin_is_zero_whoever_the_user_is(
     assert all(name.endswith("user_v.weight") for name in moved)
 
 
-def test_the_user_moves_the_policy_and_never_the_reference(rich: PairDataset) -> None:
-    task = task_of(rich, user_dropout=0.0)
+def test_the_user_moves_the_policy_and_never_the_reference(tmp_path: Path, rich: PairDataset) -> None:
+    task = task_of(tmp_path, rich, user_dropout=0.0)
     shake(task.module)
     batch = task.encoded(batch_of(task))
     assert batch.user is not None
@@ -92,8 +94,8 @@ def test_the_user_moves_the_policy_and_never_the_reference(rich: PairDataset) ->
     assert torch.equal(nobody.policy, plain.reference)
 
 
-def test_users_are_left_out_as_often_as_asked_and_meet_all_their_embeddings(rich: PairDataset) -> None:
-    task = task_of(rich, user_dropout=0.3, embeddings=3, shot_pool=3)
+def test_users_are_left_out_as_often_as_asked_and_meet_all_their_embeddings(tmp_path: Path, rich: PairDataset) -> None:
+    task = task_of(tmp_path, rich, user_dropout=0.3, embeddings=3, shot_pool=3)
     seen = [task.examples.read(0, Draws(0, n)).user for n in range(400)]
     assert 80 < sum(not user.any() for user in seen if user is not None) < 160
     user = task.users[str(task.examples.data.column("user_id")[0])]
@@ -163,3 +165,25 @@ def test_what_can_not_be_is_refused(tmp_path: Path, pairs: PairDataset, rich: Pa
         run(tmp_path / "run", rich, method="lora")
     with pytest.raises(ConfigError, match="user_dropout"):
         run(tmp_path / "run", rich, user_dropout=2.0)
+
+
+def test_an_estimate_looks_at_one_user_and_writes_nothing(tmp_path: Path, rich: PairDataset) -> None:
+    folder = tmp_path / "users"
+    for users in (None, str(folder)):
+        _, report = run(tmp_path / "run", rich, estimate=True, users=users)
+        assert report["trainable_parameters"] > 0
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_resumes_with_the_users_it_began_with_and_no_others(tmp_path: Path, rich: PairDataset) -> None:
+    output = tmp_path / "run"
+    options: dict[str, Any] = {"lr_scheduler": "constant", "checkpoint_every": 2}
+    run(output, rich, steps=2, **options)
+    file = user_file(output / "users", "ann")
+    before = file.stat().st_mtime_ns
+    run(output, rich, steps=4, **options, resume="latest")
+    assert file.stat().st_mtime_ns == before
+    known = load_user(file)
+    save_user(replace(known, tokens=known.tokens * 1.001), file)
+    with pytest.raises(ConfigError, match="examples"):
+        run(output, rich, steps=6, **options, resume="latest")
