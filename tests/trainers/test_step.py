@@ -24,7 +24,7 @@ from t2ialign.trainers.preference import PreferenceTask
 def test_the_step_equals_the_published_formula(
     tmp_path: Path, pairs: PairDataset, family: str, prediction_type: str, method: str
 ) -> None:
-    config = dpo_config(tmp_path, method=method, beta=BETA)
+    config = dpo_config(tmp_path, method=method, beta=BETA, empty_caption="encoded")
     config.lora.rank, config.lora.alpha = int(LORA["rank"]), LORA["alpha"]
     model = tiny_model(family, prediction_type)
     task = PreferenceTask(model, pairs, dpo(BETA), resolve(config, family=family, resolution=64))
@@ -76,3 +76,23 @@ def test_the_first_loss_is_ln_2_and_every_margin_zero(
     assert output.margin.tolist() == [0.0, 0.0]
     output.loss.backward()
     assert any(part.grad is not None and part.grad.abs().max() > 0 for part in task.module.parameters())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("empty", ["zeros", "encoded"])
+def test_sdxls_empty_caption_is_what_its_pipeline_guides_with_or_encoded(
+    tmp_path: Path, pairs: PairDataset, empty: str, cached: bool
+) -> None:
+    config = dpo_config(tmp_path, caption_dropout=1.0, empty_caption=empty, cache_text=cached, cache_latents=False)
+    model = tiny_model("sdxl")
+    task = PreferenceTask(model, pairs, dpo(BETA), resolve(config, family="sdxl", resolution=64))
+    task.setup(torch.device("cpu"), Schedule(0, len(pairs), 4, 2), lambda: False)
+    text = task.condition(task.examples.collate([task.examples.read(0, Draws(0, 0))]))
+    assert text.pooled is not None
+    guided = model.pipeline.encode_prompt("a", do_classifier_free_guidance=True)
+    if empty == "zeros":
+        torch.testing.assert_close(text.hidden[:1], guided[1])
+        torch.testing.assert_close(text.pooled[:1], guided[3])
+        assert not text.hidden.any()
+    else:
+        assert text.hidden.abs().mean() > 0.01
