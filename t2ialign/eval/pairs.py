@@ -56,7 +56,7 @@ def read_scored_set(directory: str | Path, scores: str | Path | None, label: str
     Raises:
         DataError: If the set or the score file is absent, or holds a picture twice.
     """
-    from t2ialign.data.image_sets import ImageSet
+    from t2ialign.data.layouts import open_set
 
     directory = Path(directory)
     path = Path(scores) if scores is not None else directory / "scores.parquet"
@@ -65,7 +65,9 @@ def read_scored_set(directory: str | Path, scores: str | Path | None, label: str
     records: dict[PairKey, ImageRecord] = {}
     table = ScoreTable.read(path)
     keys: dict[str, PairKey] = {}
-    for record in ImageSet(directory).records:
+    image_set = open_set(directory)
+    names = table.names_in(directory, (record.file_name for record in image_set.records))
+    for record in image_set.records:
         key = (record.prompt_id, record.sample)
         if key in records:
             raise DataError(
@@ -73,7 +75,7 @@ def read_scored_set(directory: str | Path, scores: str | Path | None, label: str
                 f"({records[key].file_name} and {record.file_name}); compare sets of one model each"
             )
         records[key] = record
-        keys[table.name_of(directory / record.file_name)] = key
+        keys[names[record.file_name]] = key
     found: dict[tuple[str, str], dict[PairKey, float]] = {}
     for (file_name, scorer, version), row in table.rows.items():
         if file_name in keys:

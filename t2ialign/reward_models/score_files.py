@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ COLUMNS = ("file_name", "prompt_id", "sample", "scorer", "version", "score")
 """The columns of a score file."""
 _DIGESTS = b"t2ialign.pictures"
 """Key in the parquet file's own metadata: the SHA-256 of each scored picture, by file name."""
-VOLATILE = ("n_truncated",)
-"""Keys of a scorer's info that say nothing of how a score is computed."""
+VOLATILE = ("n_truncated", "device")
+"""Keys of a scorer's info that say nothing of how a score is computed, beyond its last digits."""
 
 
 class Key(NamedTuple):
@@ -46,7 +47,7 @@ class ScoreTable:
 
     Attributes:
         path: Of the parquet file.
-        rows: Scores by key, in the order of the file.
+        rows: Scores by key.
         digests: SHA-256 of each scored picture, by file name.
     """
 
@@ -82,9 +83,11 @@ class ScoreTable:
         table.digests = json.loads((content.schema.metadata or {}).get(_DIGESTS, b"{}"))
         return table
 
-    def name_of(self, picture: Path) -> str:
-        """Return the `file_name` of a picture: its path from the score file's folder, with slashes."""
-        return Path(os.path.relpath(picture.resolve(), self.path.parent.resolve())).as_posix()
+    def names_in(self, folder: Path, file_names: Iterable[str]) -> dict[str, str]:
+        """Return for pictures of a folder, named relative to it, their path from the score file's folder."""
+        there = Path(os.path.relpath(folder.resolve(), self.path.parent.resolve())).as_posix()
+        prefix = "" if there == "." else f"{there}/"
+        return {name: f"{prefix}{posixpath.normpath(name)}" for name in file_names}
 
     def drop(self, keys: Iterable[Key]) -> None:
         """Remove rows."""
@@ -92,11 +95,11 @@ class ScoreTable:
             del self.rows[key]
 
     def write(self) -> None:
-        """Write the file as a whole."""
+        """Write the file as a whole, sorted by scorer, version and file name: the same scores give the same file."""
         import pyarrow
         from pyarrow import parquet
 
-        values = [(*key, *row) for key, row in self.rows.items()]
+        values = [(*key, *row) for key, row in sorted(self.rows.items(), key=_place)]
         named = {
             "file_name": ([v[0] for v in values], pyarrow.string()),
             "prompt_id": ([v[3] for v in values], pyarrow.string()),
@@ -108,9 +111,14 @@ class ScoreTable:
         content = pyarrow.table({name: pyarrow.array(*column) for name, column in named.items()})
         used = {key.file_name for key in self.rows}
         digests = {name: digest for name, digest in self.digests.items() if name in used}
-        content = content.replace_schema_metadata({_DIGESTS: json.dumps(digests)})
+        content = content.replace_schema_metadata({_DIGESTS: json.dumps(digests, sort_keys=True)})
         with written_aside(self.path) as aside:
             parquet.write_table(content, aside)
+
+
+def _place(row: tuple[Key, Row]) -> tuple[str, str, str]:
+    key = row[0]
+    return (key.scorer, key.version, key.file_name)
 
 
 def info_path(scores: Path, scorer: str) -> Path:
@@ -138,6 +146,29 @@ def write_infos(scores: Path, scorer: str, versions: Mapping[str, Mapping[str, A
     """Write the infos of a scorer by version."""
     text = json.dumps({"scorer": scorer, "versions": versions}, indent=2, ensure_ascii=False)
     with written_aside(info_path(scores, scorer)) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
+
+
+def summary_path(scores: Path) -> Path:
+    """Return where the last run on each set is summed up: `scores.summary.json` beside `scores.parquet`."""
+    return scores.with_name(f"{scores.stem}.summary.json")
+
+
+def write_summary(scores: Path, image_set: str, summary: Mapping[str, Any]) -> None:
+    """Write what a run on one set did, and leave what stands of other sets.
+
+    Args:
+        scores: The score file.
+        image_set: The set's folder, relative to that of the score file.
+        summary: JSON values.
+    """
+    path = summary_path(scores)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not sum up scores ({error}); delete it and score again") from error
+    text = json.dumps({"sets": content | {image_set: summary}}, indent=2, ensure_ascii=False)
+    with written_aside(path) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,33 +1,42 @@
-"""Scoring an image set: every picture decoded once, every scorer in the same pass.
+"""Scoring an image set: every picture decoded once, every scorer in the same pass, by one process or by several.
 
-Law of this file: what was scored is not scored again, unless the scorer or the picture changed; a
-picture that cannot be read, and a score that is not a number, stop the run by name.
+Law of this file: what was scored is not scored again, unless the scorer or the picture changed; a picture that cannot
+be read stops the run by name, or is a counted gap where that is asked for; a score that is not a number stops it.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.errors import DataError
+import torch
+
+from t2ialign.data.layouts import open_set
+from t2ialign.errors import ConfigError, DataError
+from t2ialign.generation.processes import Processes
+from t2ialign.reward_models.pictures import default_workers
 from t2ialign.reward_models.registry import load_scorer
-from t2ialign.reward_models.score_files import Key, Row, ScoreTable, read_infos, same_info, write_infos
+from t2ialign.reward_models.score_files import (
+    Key,
+    ScoreTable,
+    read_infos,
+    same_info,
+    write_infos,
+    write_summary,
+)
+from t2ialign.reward_models.score_parts import Brought, bring_in, held, part_files
+from t2ialign.reward_models.scoring_pass import AUTOCAST, Pass, device_of, make_pass, run_pass
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from t2ialign.data.image_sets import ImageRecord, ImageSet
+    from t2ialign.data.image_sets import ImageSet
     from t2ialign.reward_models.base import RewardModel
-
-SAVE_EVERY = 60.0
-"""Seconds between two writes of the score file while a run goes on."""
-LOOK_AHEAD = 2
-"""Batches that are decoded ahead of the scorers."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,10 @@ class ScorerSummary:
     Attributes:
         scorer: Its name.
         version: Its version.
-        scored: Pictures scored in this run.
+        scored: Pictures scored in this run, by all processes.
         kept: Pictures whose score stood in the file already.
         truncated: Distinct prompts of the set that it could not read to their end.
-        aggregate: The set's score, as the scorer's definition says.
+        aggregate: The set's score, as the scorer's definition says; `None` where every picture is a gap.
     """
 
     scorer: str
@@ -48,7 +57,7 @@ class ScorerSummary:
     scored: int
     kept: int
     truncated: int
-    aggregate: float
+    aggregate: float | None
 
 
 @dataclass(frozen=True)
@@ -57,36 +66,42 @@ class ScoringSummary:
 
     Attributes:
         output: The score file.
-        pictures: Pictures in the set.
+        pictures: Pictures in the set, gaps among them.
         seconds: Time taken, without loading the scorers.
         scorers: One entry a scorer.
+        gaps: Pictures that could not be read, by file name, with the reason.
+        notices: What scorers did not see of the pictures read in this run, counted.
+        settings: Layout, batch size, workers, processes, device and autocast.
     """
 
     output: Path
     pictures: int
     seconds: float
     scorers: list[ScorerSummary] = field(default_factory=list)
+    gaps: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Say it, a line a scorer."""
         lines = [f"{self.pictures} pictures in {self.seconds:.1f} s: {self.output}"]
         for each in self.scorers:
             cut = f"; prompts cut at the tokenizer's limit: {each.truncated}" if each.truncated else ""
-            lines.append(
-                f"  {each.scorer} ({each.version}): {each.aggregate:.4f}, {each.scored} scored, {each.kept} kept{cut}"
-            )
-        return "\n".join(lines)
+            value = "none" if each.aggregate is None else f"{each.aggregate:.4f}"
+            lines.append(f"  {each.scorer} ({each.version}): {value}, {each.scored} scored, {each.kept} kept{cut}")
+        return "\n".join([*lines, *(f"  {each}" for each in self.remarks())])
+
+    def remarks(self) -> list[str]:
+        """Say what is out of the ordinary: gaps, and what scorers do not see."""
+        said = [f"{what}: {count}" for what, count in self.notices.items()]
+        if self.gaps:
+            name, reason = next(iter(self.gaps.items()))
+            said.append(f"gaps, pictures that could not be read: {len(self.gaps)}, the first {name} ({reason})")
+        return said
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
         return asdict(self) | {"output": str(self.output)}
-
-
-@dataclass
-class _Job:
-    scorer: RewardModel
-    todo: set[str]
-    kept: int
 
 
 def score_set(
@@ -94,142 +109,190 @@ def score_set(
     scorers: Sequence[str | RewardModel],
     output: str | Path | None = None,
     *,
+    layout: str | None = None,
+    prompts: str | Path | None = None,
     batch_size: int = 32,
+    workers: int | None = None,
     device: str = "auto",
+    autocast: str = "no",
+    allow_gaps: bool = False,
     progress: bool = True,
 ) -> ScoringSummary:
-    """Score an image set and write `scores.parquet` with `scores.<scorer>.json` beside it.
+    """Score an image set: `scores.parquet`, and beside it `scores.<scorer>.json` and `scores.summary.json`.
+
+    Under `accelerate launch` every process calls it, and they share the pictures.
 
     Args:
-        set_dir: The image set.
+        set_dir: The image set, in any layout that `t2ialign.data.layouts.open_set` reads.
         scorers: Specs as in `registry.load_scorer`, or loaded scorers.
         output: The score file; by default `scores.parquet` in the set. Rows of other sets and of
             other scorers in it are kept.
-        batch_size: Pictures decoded and scored at once.
-        device: Where scorers run.
+        layout: The layout, where it cannot be told from the folder.
+        prompts: File or folder of the prompts, for layouts that keep them elsewhere.
+        batch_size: Pictures prepared and scored at once; it changes speed and memory, not scores.
+        workers: Processes that decode, for each process that scores; by default its share of the processors.
+            0 decodes in the scoring process.
+        device: Where scorers run that are given as specs.
+        autocast: `"no"`, `"bf16"` or `"fp16"`: the number format of the forward where torch lets it choose.
+        allow_gaps: Count pictures that cannot be read, and go on without them.
         progress: Whether to show a progress bar.
 
     Returns:
-        Counts, and the set's score by each scorer.
+        Counts, and the set's score by each scorer; the same in every process.
 
     Raises:
-        ConfigError: If a scorer is unknown or named twice.
-        DataError: If the set is empty, a picture cannot be read, or a score is not finite.
+        ConfigError: If a scorer, the layout or a setting is unknown, or a scorer is named twice.
+        DataError: If the set is empty, a picture cannot be read, a score is not finite, or another run holds the file.
         ModelError: If a checkpoint cannot be loaded.
     """
-    from t2ialign.data.image_sets import ImageSet
-
-    image_set = ImageSet(Path(set_dir))
+    _check(scorers, batch_size, workers, autocast)
+    image_set = open_set(set_dir, layout, prompts)
     if not image_set.records:
         raise DataError(f"the image set {set_dir} is empty; generate pictures first with t2ialign generate")
-    if not scorers:
-        raise DataError("no scorer is named; name one, for instance clipscore")
-    loaded = [load_scorer(s, device=device, batch_size=batch_size) if isinstance(s, str) else s for s in scorers]
+    processes = Processes()
+    settings = {
+        "layout": getattr(image_set, "layout", "t2ialign"),
+        "batch_size": batch_size,
+        "workers": default_workers(processes.count) if workers is None else workers,
+        "processes": processes.count,
+        "device": processes.device(device),
+        "autocast": autocast,
+    }
+    loaded = _load(scorers, settings, processes)
     for scorer in loaded:  # a scorer may refuse prompts before any picture is decoded
         getattr(scorer, "check_prompts", len)([record.prompt for record in image_set.records])
-    table = ScoreTable.read(Path(output) if output is not None else Path(set_dir) / "scores.parquet")
-    names = {record.file_name: table.name_of(Path(set_dir) / record.file_name) for record in image_set.records}
-    _forget_changed_pictures(table, image_set, names)
-    jobs = _plan(table, loaded, list(names.values()))
+    path = Path(output) if output is not None else image_set.path / "scores.parquet"
+    with held(path) if processes.rank == 0 else nullcontext():
+        return _score(image_set, loaded, path, settings, processes, allow_gaps=allow_gaps, progress=progress)
+
+
+def _check(scorers: Sequence[str | RewardModel], batch_size: int, workers: int | None, autocast: str) -> None:
+    if not scorers:
+        raise DataError("no scorer is named; name one, for instance clipscore")
+    if autocast not in AUTOCAST or batch_size < 1 or (workers is not None and workers < 0):
+        raise ConfigError(
+            f"autocast is {autocast!r}, batch_size {batch_size} and workers {workers}; choose autocast from "
+            f"{', '.join(AUTOCAST)}, a batch_size of at least 1, and workers of at least 0"
+        )
+
+
+def _load(scorers: Sequence[str | RewardModel], settings: dict[str, Any], processes: Processes) -> list[RewardModel]:
+    device, batch_size = settings["device"], settings["batch_size"]
+    with processes.first_goes_first():
+        loaded = [load_scorer(s, device=device, batch_size=batch_size) if isinstance(s, str) else s for s in scorers]
+    names = Counter((scorer.name, scorer.version) for scorer in loaded)
+    for (name, version), count in names.items():
+        if count > 1:
+            raise ConfigError(f"the scorer {name} ({version}) is named twice; name it once")
+        if name == "summary" or name.startswith("part-"):
+            raise ConfigError(f"a scorer cannot be called {name!r}, as a file beside the scores is; rename it")
+    return loaded
+
+
+def _score(
+    image_set: ImageSet,
+    scorers: list[RewardModel],
+    path: Path,
+    settings: dict[str, Any],
+    processes: Processes,
+    *,
+    allow_gaps: bool,
+    progress: bool,
+) -> ScoringSummary:
+    infos = [_info(scorer, settings) for scorer in scorers]
+    if processes.rank == 0:
+        _make_ready(path, image_set, scorers, infos)
+    processes.wait()
+    table = ScoreTable.read(path)
+    names = _names(table, image_set)
+    table.digests |= {names[record.file_name]: record.sha256 for record in image_set.records if record.sha256}
+    work = make_pass(image_set, scorers, table, names, settings, allow_gaps=allow_gaps)
+    processes.wait()  # nobody writes before everybody has read
     started = time.monotonic()
-    try:
-        _run(table, image_set, names, jobs, batch_size, progress)
-    finally:
-        _save(table, jobs, [record.prompt for record in image_set.records])
-    summaries = [_summary(table, job, image_set, list(names.values())) for job in jobs]
-    return ScoringSummary(table.path, len(names), time.monotonic() - started, summaries)
+    brought = run_pass(work, processes, progress)
+    summary = _summary(work, brought, time.monotonic() - started)
+    if processes.rank == 0:
+        where = Path(os.path.relpath(image_set.path.resolve(), path.parent.resolve())).as_posix()
+        write_summary(path, where, summary.to_dict() | {"output": path.name})
+    processes.wait()
+    return summary
 
 
-def _forget_changed_pictures(table: ScoreTable, image_set: ImageSet, names: dict[str, str]) -> None:
-    """Drop the scores of pictures that were made again since, and note every picture's digest."""
+def _info(scorer: RewardModel, settings: dict[str, Any]) -> dict[str, Any]:
+    info = dict(scorer.info())
+    if settings["autocast"] != "no":
+        info["autocast"] = AUTOCAST[settings["autocast"]]
+    device = device_of(scorer, settings)
+    if settings["autocast"] == "fp16" and device.type == "cpu":
+        raise ConfigError(f"autocast fp16 needs a GPU, and {scorer.name} runs on the CPU; use no or bf16")
+    return info | {"device": f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type}
+
+
+def _names(table: ScoreTable, image_set: ImageSet) -> dict[str, str]:
+    """Return for each picture its name in the score file."""
+    return table.names_in(image_set.path, (record.file_name for record in image_set.records))
+
+
+def _make_ready(path: Path, image_set: ImageSet, scorers: list[RewardModel], infos: list[dict[str, Any]]) -> None:
+    """Bring in what a stopped run left, drop what no longer holds, and write both before any new score.
+
+    The score file comes first: a stop between the two then leaves scores away, and never puts old scores under new
+    words.
+    """
+    table = ScoreTable.read(path)
+    left = part_files(path)
+    bring_in(table)
+    there = len(table.rows)
+    _forget_changed_pictures(table, image_set)
+    for scorer, info in zip(scorers, infos, strict=True):
+        if not same_info(read_infos(path, scorer.name).get(scorer.version), info):
+            table.drop([key for key in table.rows if key[1:] == (scorer.name, scorer.version)])
+    if left or len(table.rows) < there:
+        table.write()
+    for part in left:
+        part.unlink()
+    prompts = [record.prompt for record in image_set.records]
+    for scorer, info in zip(scorers, infos, strict=True):
+        versions = read_infos(path, scorer.name)
+        versions[scorer.version] = info | {"n_truncated": scorer.count_truncated(prompts)}
+        write_infos(path, scorer.name, versions)
+
+
+def _forget_changed_pictures(table: ScoreTable, image_set: ImageSet) -> None:
+    """Drop the scores of pictures that were made again since. Of a set without digests, the scored files are read."""
     changed = set()
+    scored = {key.file_name for key in table.rows}
+    names = _names(table, image_set)
     for record in image_set.records:
         name, digest = names[record.file_name], record.sha256
+        if not digest and name in scored and name in table.digests:
+            file = image_set.file(record)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "gone"
         if digest and table.digests.get(name, digest) != digest:
             changed.add(name)
-        if digest:
-            table.digests[name] = digest
     table.drop([key for key in table.rows if key.file_name in changed])
 
 
-def _plan(table: ScoreTable, scorers: Sequence[RewardModel], names: list[str]) -> list[_Job]:
-    jobs: list[_Job] = []
-    for scorer in scorers:
-        if any((job.scorer.name, job.scorer.version) == (scorer.name, scorer.version) for job in jobs):
-            raise DataError(f"the scorer {scorer.name} ({scorer.version}) is named twice; name it once")
-        stored = read_infos(table.path, scorer.name).get(scorer.version)
-        if not same_info(stored, scorer.info()):
-            table.drop([key for key in table.rows if key[1:] == (scorer.name, scorer.version)])
-        todo = {name for name in names if Key(name, scorer.name, scorer.version) not in table.rows}
-        jobs.append(_Job(scorer, todo, len(names) - len(todo)))
-    return jobs
-
-
-def _run(
-    table: ScoreTable,
-    image_set: ImageSet,
-    names: dict[str, str],
-    jobs: list[_Job],
-    batch_size: int,
-    progress: bool,
-) -> None:
-    from tqdm import tqdm
-
-    wanted = set().union(*(job.todo for job in jobs))
-    records = [record for record in image_set.records if names[record.file_name] in wanted]
-    saved = time.monotonic()
-    with tqdm(total=len(records), desc="scoring", unit="picture", disable=None if progress else True) as bar:
-        for batch, pictures in _decoded(image_set, records, batch_size):
-            for job in jobs:
-                _score_batch(table, job, names, batch, pictures)
-            bar.update(len(batch))
-            if time.monotonic() - saved > SAVE_EVERY:
-                _save(table, jobs, [record.prompt for record in image_set.records])
-                saved = time.monotonic()
-
-
-def _decoded(
-    image_set: ImageSet, records: list[ImageRecord], batch_size: int
-) -> Iterator[tuple[list[ImageRecord], list[Image.Image]]]:
-    """Decode batches on other threads, a few ahead of their use, in order."""
-    batches = [records[i : i + batch_size] for i in range(0, len(records), batch_size)]
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        waiting = [[pool.submit(image_set.open, record) for record in batch] for batch in batches[:LOOK_AHEAD]]
-        for i, batch in enumerate(batches):
-            futures = waiting.pop(0)
-            if i + LOOK_AHEAD < len(batches):
-                waiting.append([pool.submit(image_set.open, record) for record in batches[i + LOOK_AHEAD]])
-            yield batch, [future.result() for future in futures]
-
-
-def _score_batch(
-    table: ScoreTable, job: _Job, names: dict[str, str], batch: list[ImageRecord], pictures: list[Image.Image]
-) -> None:
-    pairs = [(r, p) for r, p in zip(batch, pictures, strict=True) if names[r.file_name] in job.todo]
-    if not pairs:
-        return
-    scores = job.scorer.score([record.prompt for record, _ in pairs], [picture for _, picture in pairs]).tolist()
-    for (record, _), score in zip(pairs, scores, strict=True):
-        if not math.isfinite(score):
-            raise DataError(
-                f"{job.scorer.name} gives {score} for {record.file_name} (prompt {record.prompt_id}); "
-                "a score must be a number: try dtype float32, or look at the picture"
-            )
-        key = Key(names[record.file_name], job.scorer.name, job.scorer.version)
-        table.rows[key] = Row(record.prompt_id, record.sample, score)
-
-
-def _save(table: ScoreTable, jobs: list[_Job], prompts: list[str]) -> None:
-    """Write infos, then scores: scores never stand without the info that explains them."""
-    for job in jobs:
-        versions = read_infos(table.path, job.scorer.name)
-        versions[job.scorer.version] = job.scorer.info() | {"n_truncated": job.scorer.count_truncated(prompts)}
-        write_infos(table.path, job.scorer.name, versions)
-    table.write()
-
-
-def _summary(table: ScoreTable, job: _Job, image_set: ImageSet, names: list[str]) -> ScorerSummary:
-    scorer = job.scorer
-    values = [table.rows[Key(name, scorer.name, scorer.version)].score for name in names]
-    truncated = scorer.count_truncated([record.prompt for record in image_set.records])
-    return ScorerSummary(scorer.name, scorer.version, len(job.todo), job.kept, truncated, scorer.aggregate(values))
+def _summary(work: Pass, brought: Brought, seconds: float) -> ScoringSummary:
+    prompts = [record.prompt for record in work.image_set.records]
+    scorers = []
+    notices = dict(brought.notices)
+    for job in work.jobs:
+        scorer, rows = job.scorer, work.table.rows
+        keys = [Key(name, scorer.name, scorer.version) for name in work.names.values()]
+        values = [rows[key].score for key in keys if key in rows]
+        scored = sum(1 for key in keys if key in rows and key.file_name in job.todo)
+        if unanswered := sum(key not in rows and key.file_name not in brought.gaps for key in keys):
+            notices[f"pictures that {scorer.name} gave no score"] = unanswered
+        aggregate = scorer.aggregate(values) if values else None
+        truncated = scorer.count_truncated(prompts)
+        scorers.append(ScorerSummary(scorer.name, scorer.version, scored, job.kept, truncated, aggregate))
+    return ScoringSummary(
+        work.table.path,
+        len(work.names),
+        seconds,
+        scorers,
+        brought.gaps,
+        notices,
+        work.settings,
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,8 +120,6 @@ def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_a_worker_is_given_can_be_sent_to_it(tmp_path: Path) -> None:
-    """Where processes are not forked, the batches and the preparations are pickled."""
+    """Where processes are not forked, the batches and the preparations are sent; a model is not among them."""
     given = pictures._Batches([wanted(files(tmp_path, 2), 0, 1)], [Corner(), WholePicture()])
-    sent = pickle.loads(pickle.dumps(given))
-    assert sent[0].values[0].tolist() == given[0].values[0].tolist()
-    assert torch.equal(sent[0].values[1], given[0].values[1])
+    assert 0 < len(ForkingPickler.dumps(given)) < 10_000
