@@ -113,7 +113,7 @@ class PPDTask(PreferenceTask):
     @property
     def prepared(self) -> frozenset[str]:
         """The users' folder in that of the run."""
-        return frozenset({USERS})
+        return PPDTrainer.prepared
 
     def condition(self, batch: Batch) -> Conditioning:
         """Return the conditioning of both sides, 2B rows, chosen first, with the user of each."""
@@ -132,6 +132,7 @@ class PPDTrainer(PairTrainer[PPDConfig]):
     """Trains with PPD; `PPDTrainer(PPDConfig(model=..., pairs=..., output_dir=...)).train()`."""
 
     algorithm = "ppd"
+    prepared = frozenset({USERS})
 
     def build(self, model: DiffusionModel, data: PairDataset, autocast: Autocast) -> PPDTask:
         """Embed the users who have no file yet, and put model, users and the pairs that are left together."""

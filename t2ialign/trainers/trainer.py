@@ -59,9 +59,11 @@ class Trainer(ABC, Generic[C, D]):
         config: The options with every value known, once `train` or `estimate` was called.
         model: The model, then trained.
         task: The task that the engine was given.
+        prepared: Names in the run's folder that may be there before it begins, by `Task.prepared`.
     """
 
     algorithm: ClassVar[str]
+    prepared: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: C, model: DiffusionModel | None = None, pairs: D | None = None) -> None:
         self.config = config
@@ -89,7 +91,7 @@ class Trainer(ABC, Generic[C, D]):
         """
         if self.config.estimate:
             return self.estimate()
-        check_output(Path(self.config.output_dir), self.config.resume)
+        check_output(Path(self.config.output_dir), self.config.resume, self.prepared)
         accelerator = make_accelerator(self.config)
         task = self._prepare(accelerator)
         result = fit(task, self.config, accelerator)

@@ -175,6 +175,20 @@ def test_an_estimate_looks_at_one_user_and_writes_nothing(tmp_path: Path, rich: 
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_was_stopped_while_embedding_goes_on_with_the_users_that_are_left(
+    tmp_path: Path, rich: PairDataset
+) -> None:
+    run(tmp_path / "first", rich, steps=1)
+    (tmp_path / "run" / "users").mkdir(parents=True)
+    kept = user_file(tmp_path / "run" / "users", "bob")
+    kept.write_bytes(user_file(tmp_path / "first" / "users", "bob").read_bytes())
+    before = kept.stat().st_mtime_ns
+    _, report = run(tmp_path / "run", rich, steps=1)
+    assert (report["users"]["count"], kept.stat().st_mtime_ns) == (2, before)
+    with pytest.raises(ConfigError, match="not empty"):
+        run(tmp_path / "run", rich, steps=1)
+
+
 def test_a_run_resumes_with_the_users_it_began_with_and_no_others(tmp_path: Path, rich: PairDataset) -> None:
     output = tmp_path / "run"
     options: dict[str, Any] = {"lr_scheduler": "constant", "checkpoint_every": 2}
