@@ -91,6 +91,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {}),
     "kto": ("kto", {}),
     "ppd": ("ppd", {"pairs": "mini-user-pairs"}),
+    "ppd, 100 pairs a user": (
+        "ppd",
+        {"pairs": "more users' pairs", "steps": 600, "shots": 8, "shot_pool": 24, "embeddings": 16},
+    ),
 }
 """Algorithm and options of each case."""
 
@@ -107,6 +111,17 @@ def grouped_pairs(folder: Path) -> str:
 def _group(pair: Any) -> str:
     wrong = {name.split(" ")[0] for name, good in judge(pair.prompt, pair.rejected).attributes.items() if not good}
     return "relation" if wrong == {"relation"} else "attributes"
+
+
+def more_user_pairs(folder: Path) -> str:
+    """mini-user-pairs made again with four times the pairs of each user, by the maker of the packaged set."""
+    if not folder.exists():
+        from mini_sd import make_pairs
+
+        make_pairs.PAIRS_A_USER = 100
+        for split, rows in make_pairs.mini_user_pairs(load_model("mini-sd").pipeline, seed=7).items():
+            write_pairs(rows, folder, split)
+    return str(folder)
 
 
 def without_validation_users(folder: Path) -> tuple[str, PairDataset]:
@@ -239,7 +254,9 @@ class Study:
             options["pairs"] = grouped_pairs(self.folder / "grouped")
         held = load_pairs("mini-pairs", split=self.split)
         if algorithm == "ppd":
-            held = load_pairs("mini-user-pairs", split="test")
+            if options["pairs"] == "more users' pairs":
+                options["pairs"] = more_user_pairs(self.folder / "more-users")
+            held = load_pairs(options["pairs"], split="test")
             if self.split == "validation":
                 options["pairs"], held = without_validation_users(self.folder / "users-kept")
         run = self.folder / f"{label}-seed-{self.seed}".replace(", ", "-").replace(" ", "_").replace(":", "-")

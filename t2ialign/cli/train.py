@@ -13,10 +13,10 @@ from t2ialign.errors import ConfigError
 from t2ialign.trainers.registry import ALGORITHMS, Algorithm
 
 EXAMPLES = """examples:
-  t2ialign train {name} --model mini-sd --pairs {pairs} --output_dir runs/first --steps 200
-  t2ialign train {name} --config trainers/{name}/sd15.yaml --pairs my_pairs --output_dir runs/mine
+  t2ialign train {name} --model {model} --pairs {pairs} --output_dir runs/first --steps 200
+  t2ialign train {name} --config trainers/{name}/{small}.yaml --pairs my_pairs --output_dir runs/mine
   t2ialign train {name} --config runs/mine/config.yaml --output_dir runs/mine --resume latest
-  accelerate launch -m t2ialign train {name} --config trainers/{name}/sdxl.yaml --pairs my_pairs --output_dir runs/xl
+  accelerate launch -m t2ialign train {name} --config trainers/{name}/{large}.yaml --pairs my_pairs --output_dir runs/l
 """
 
 SHOWN = (
@@ -37,6 +37,9 @@ SHOWN = (
     "last.loss",
     "last.implicit_accuracy",
     "last.margin",
+    "held_out.accuracy",
+    "held_out.ece",
+    "few_shot.fitted.accuracy",
     "final",
     "pushed_to",
 )
@@ -55,12 +58,20 @@ def main(words: list[str]) -> int:
         words[1:],
         f"t2ialign train {name}",
         algorithm.help,
-        epilog=EXAMPLES.format(name=name, pairs="mini-user-pairs" if name == "ppd" else "mini-pairs"),
+        epilog=examples(name),
     )
     quiet_libraries()
     report = load_object(algorithm.train)(config)
     say(*summary(report))
     return exit_code(report)
+
+
+def examples(name: str) -> str:
+    """Return the examples of an algorithm's help."""
+    models = {"model": "mini-sd", "small": "sd15", "large": "sdxl"}
+    if name == "reward":
+        models = {"model": "mini-clip", "small": "clip-vit-h", "large": "clip-vit-h"}
+    return EXAMPLES.format(name=name, pairs="mini-user-pairs" if name == "ppd" else "mini-pairs", **models)
 
 
 def exit_code(report: Mapping[str, Any]) -> int:

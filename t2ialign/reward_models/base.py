@@ -40,6 +40,9 @@ class RewardModel(Protocol):
         name: Short name, the `scorer` column of a scores file.
         version: What was computed, with which weights; the `version` column.
         higher_is_better: Whether a higher score is a better picture.
+
+    A scorer that asks somebody may get no answer. If it has an attribute `may_abstain` that is true, a score of NaN
+    means that there is none, and is left out and counted; of any other scorer NaN is an error.
     """
 
     name: str

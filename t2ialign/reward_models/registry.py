@@ -51,7 +51,16 @@ SCORERS: dict[str, Entry] = {
     "hpsv2": Entry("hpsv2:HPSv2", "people's ranking of pictures, HPSv2", {"release": "2.0"}),
     "hpsv2.1": Entry("hpsv2:HPSv2", "people's ranking of pictures, HPSv2.1", {"release": "2.1"}),
     "aesthetic": Entry("aesthetic:AestheticScore", "LAION's aesthetic predictor v2; the prompt is not read"),
+    "preference": Entry("preference:PreferenceModel", "a scorer trained with aspects or users, preference@FOLDER"),
     "mps": Entry("mps:MPS", "people's overall preference, MPS; needs converted weights, mps@FILE"),
+    "imagereward": Entry(
+        "imagereward:ImageReward", "people's ranking of pictures, ImageReward", {"release": "imagereward"}
+    ),
+    "vpscore": Entry(
+        "imagereward:ImageReward", "a multimodal model's preference, VP-Score; vpscore@FILE", {"release": "vpscore"}
+    ),
+    "vqascore": Entry("vqascore:VQAScore", "P(Yes) of a vision-language model; vqascore@hf:MODEL, @openai:MODEL"),
+    "judge": Entry("judge:Judge", "a vision-language model's mark, 1 to 5; judge@hf:MODEL, judge@openai:MODEL"),
 }
 """Scorers by name."""
 

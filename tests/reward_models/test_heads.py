@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -97,8 +98,18 @@ def test_a_new_user_is_found_from_a_few_pairs() -> None:
     axes = torch.eye(D)[:3]
     liked, others = axes[[1, 1, 1, 1]], axes[[0, 2, 0, 2]]
     pictures, texts, numbers = torch.cat([liked, others]), torch.ones(8, D), torch.arange(4)
-    loose = head.fit_user(pictures, texts, numbers, numbers + 4, prior=0.01).softmax(dim=0)
-    assert loose[1] > 0.9
+    found = head.fit_user(pictures, texts, numbers, numbers + 4, prior=0.01)
+    assert found.argmax() == 1
+
+    def objective(logits: Tensor) -> Tensor:
+        """By hand: all four margins are e (|z_other - a|^2 - |z_liked - a|^2), a the user's point."""
+        ideal = logits.softmax(dim=-1)
+        gaps = ((others - pictures[:4])[:, :3] * -2 * ideal).sum(dim=1)
+        return functional.softplus(-math.e * gaps).sum() + 0.01 * logits.square().sum()
+
+    # The two other points are alike, and the hold keeps the sum at zero: the best lies on a line.
+    best = min(objective(t * torch.tensor([-0.5, 1.0, -0.5])).item() for t in torch.arange(0, 12, 0.01))
+    assert objective(found).item() == pytest.approx(best, abs=1e-3)
     tight = head.fit_user(pictures, texts, numbers, numbers + 4, prior=100.0).softmax(dim=0)
     assert tight.max() < 0.36
     assert head.users.grad is None
