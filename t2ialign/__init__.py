@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from t2ialign.reward_models.aesthetic import AestheticScore
     from t2ialign.reward_models.clipscore import ClipScore
     from t2ialign.reward_models.hpsv2 import HPSv2
+    from t2ialign.reward_models.imagereward import ImageReward
+    from t2ialign.reward_models.judge import Judge
     from t2ialign.reward_models.mps import MPS
     from t2ialign.reward_models.oracle import OracleScorer
     from t2ialign.reward_models.pickscore import PickScore
     from t2ialign.reward_models.registry import load_scorer
     from t2ialign.reward_models.scoring import score_set
+    from t2ialign.reward_models.vqascore import VQAScore
     from t2ialign.trainers.dcpo import DCPOTrainer
     from t2ialign.trainers.dcpo_config import DCPOConfig
     from t2ialign.trainers.dpo import DiffusionDPOTrainer
@@ -66,12 +69,15 @@ _EXPORTS = {
     "DiffusionDPOTrainer": "t2ialign.trainers.dpo",
     "GenerateOptions": "t2ialign.generation.options",
     "HPSv2": "t2ialign.reward_models.hpsv2",
+    "ImageReward": "t2ialign.reward_models.imagereward",
     "ImageSet": "t2ialign.data.image_sets",
+    "Judge": "t2ialign.reward_models.judge",
     "MPS": "t2ialign.reward_models.mps",
     "OracleScorer": "t2ialign.reward_models.oracle",
     "PairDataset": "t2ialign.data.pairs",
     "PickScore": "t2ialign.reward_models.pickscore",
     "UnpairedDataset": "t2ialign.data.unpaired",
+    "VQAScore": "t2ialign.reward_models.vqascore",
     "compare_sets": "t2ialign.eval.compare",
     "export_kohya": "t2ialign.models.export",
     "generate": "t2ialign.generation.run",
@@ -98,7 +104,9 @@ __all__ = [
     "DiffusionDPOTrainer",
     "GenerateOptions",
     "HPSv2",
+    "ImageReward",
     "ImageSet",
+    "Judge",
     "KTOConfig",
     "KTOTrainer",
     "MaPOConfig",
@@ -111,6 +119,7 @@ __all__ = [
     "SFTConfig",
     "SFTTrainer",
     "UnpairedDataset",
+    "VQAScore",
     "__version__",
     "compare_sets",
     "export_kohya",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from t2ialign.chat.base import Answer, NoAnswerError, Question
+from t2ialign.chat.likelihood import Likelihood, forced_log_probabilities
 from t2ialign.chat.options import ChatOptions
 from t2ialign.data.sources import content_hash
 from t2ialign.errors import ModelError
@@ -92,6 +93,27 @@ class HFChat:
             for count in sorted({len(question.images) for question in batch}):
                 yield from self._answers([question for question in batch if len(question.images) == count])
 
+    def likelihoods(self, questions: Iterable[Question], answer: str) -> Iterator[Likelihood]:
+        """See `TellsLikelihood`; all tokens of the answer are told, without one that ends it."""
+        tokens = self.tokenizer.encode(answer, add_special_tokens=False)
+        waiting = iter(questions)
+        while batch := list(islice(waiting, self.options.batch_size)):
+            for count in sorted({len(question.images) for question in batch}):
+                same = [question for question in batch if len(question.images) == count]
+                with torch.inference_mode():
+                    _, told = self._run(
+                        same, lambda inputs: forced_log_probabilities(self.model, inputs, tokens).tolist()
+                    )
+                for question, values in zip(same, told, strict=True):
+                    yield Likelihood(question.key, tuple(values))
+
+    def answer_tokens(self, answer: str) -> list[str]:
+        """See `TellsLikelihood`."""
+        tokens: list[str] = self.tokenizer.convert_ids_to_tokens(
+            self.tokenizer.encode(answer, add_special_tokens=False)
+        )
+        return tokens
+
     def identity(self) -> dict[str, Any]:
         """See `ChatModel`."""
         return {
@@ -117,20 +139,24 @@ class HFChat:
 
     @torch.inference_mode()
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
-        if any(question.text for question in questions) and not self.takes_instructions:
-            raise ModelError(f"{self.name} is a plain captioner and reads no words; ask it with pictures alone")
-        try:
-            inputs = self._encode(questions).to(self.model.device)
-            with self._drawing_from(questions[0].seed):
-                written = self.model.generate(**self._typed(inputs), **self._how())
-        except torch.cuda.OutOfMemoryError as error:
-            raise ModelError(f"{self.name}: the GPU's memory is full; lower batch_size") from error
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise ModelError(f"{self.name} can not answer: {type(error).__name__}: {short(error)}") from error
+        with self._drawing_from(questions[0].seed):
+            inputs, written = self._run(questions, lambda inputs: self.model.generate(**inputs, **self._how()))
         written = _without_prompt(written, inputs.get("input_ids"))
         self._cut += sum(self._is_cut(row) for row in written)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [_answer(question, text) for question, text in zip(questions, texts, strict=True)]
+
+    def _run(self, questions: Sequence[Question], run: Callable[[dict[str, Any]], Any]) -> tuple[Any, Any]:
+        """Encode questions and run the model on them; returns the inputs and what came out."""
+        if any(question.text for question in questions) and not self.takes_instructions:
+            raise ModelError(f"{self.name} is a plain captioner and reads no words; ask it with pictures alone")
+        try:
+            inputs = self._encode(questions).to(self.model.device)
+            return inputs, run(self._typed(inputs))
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(f"{self.name}: the GPU's memory is full; lower batch_size") from error
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise ModelError(f"{self.name} can not answer: {type(error).__name__}: {short(error)}") from error
 
     def _how(self) -> dict[str, Any]:
         how: dict[str, Any] = {"max_new_tokens": self.options.max_new_tokens, "do_sample": False}

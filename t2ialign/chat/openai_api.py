@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from t2ialign.chat.base import Answer, NoAnswerError, Question, answered
+from t2ialign.chat.likelihood import LISTED, Likelihood, listed_log_probability
 from t2ialign.chat.options import ChatOptions
 from t2ialign.data.images import encode_png
 from t2ialign.errors import MissingDependencyError, ModelError
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
+
+Got = TypeVar("Got")
+"""What comes back for a question."""
 
 FIRST_PAUSE = 0.5
 """Seconds before an endpoint is asked a second time; each further pause is twice as long."""
@@ -76,6 +80,9 @@ class OpenAIChat:
 
     def ask(self, text: str, images: Sequence[Image.Image] = (), *, seed: int = 0) -> str:
         """See `ChatModel`."""
+        return self._text(self._tried(self._arguments(text, images, seed)))
+
+    def _arguments(self, text: str, images: Sequence[Image.Image], seed: int) -> dict[str, Any]:
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images
         ]
@@ -86,7 +93,27 @@ class OpenAIChat:
             arguments["top_p"] = self.options.top_p
         if self.options.temperature:
             arguments["seed"] = seed % 2**31  # what C++ servers take
-        return self._text(self._tried(arguments))
+        return arguments
+
+    def likelihoods(self, questions: Iterable[Question], answer: str) -> Iterator[Likelihood]:
+        """See `TellsLikelihood`; the answer must be one token. Up to `parallel` questions are under way at once."""
+
+        def likelihood(question: Question) -> Likelihood:
+            arguments = self._arguments(question.text, question.images, question.seed)
+            try:
+                completion = self._tried(arguments | {"logprobs": True, "top_logprobs": LISTED})
+            except NoAnswerError as error:
+                return Likelihood(question.key, None, str(error))
+            with self._lock:
+                self._served.add(str(completion.model))
+            who = f"{self.name} at {self.endpoint}"
+            return Likelihood(question.key, (listed_log_probability(completion, answer, who),))
+
+        return in_parallel(likelihood, questions, self.options.parallel)
+
+    def answer_tokens(self, answer: str) -> list[str]:
+        """See `TellsLikelihood`."""
+        return [answer]
 
     def ask_all(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """See `ChatModel`. Up to `parallel` questions are under way at once."""
@@ -211,13 +238,13 @@ def _checked(completion: Any) -> Any:
     return completion
 
 
-def in_parallel(work: Callable[[Question], Answer], questions: Iterable[Question], parallel: int) -> Iterator[Answer]:
+def in_parallel(work: Callable[[Question], Got], questions: Iterable[Question], parallel: int) -> Iterator[Got]:
     """Work on several questions at once and hand out answers as they come.
 
     At most `parallel` questions are taken ahead of the answers. After an error, or a stop from the keyboard, no
     further question is begun; those under way are waited for and handed out, then the first error is raised.
     """
-    waiting: set[Future[Answer]] = set()
+    waiting: set[Future[Got]] = set()
     failed: BaseException | None = None
     source = iter(questions)
     with ThreadPoolExecutor(parallel) as pool:

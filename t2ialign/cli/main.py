@@ -35,13 +35,25 @@ COMMANDS: dict[str, Command] = {
         "[--output_dir DIR]", "the whole loop on mini-SD, offline, on a CPU, in minutes", "t2ialign.cli.demo"
     ),
     "data import": Command(
-        "FORMAT SOURCE --output_dir DIR", "bring pairs into our format", "t2ialign.cli.data_import"
+        "FORMAT SOURCE --output_dir DIR", "bring pairs or pictures into our format", "t2ialign.cli.data_import"
     ),
-    "data check": Command("PAIRS", "read every pair and say whether it is fit to train on", "t2ialign.cli.data_check"),
+    "data check": Command("PAIRS", "read every row and say if a set is fit to train on", "t2ialign.cli.data_check"),
+    "data captions": Command(
+        "PAIRS --strategy S --output_dir DIR", "a caption for each side of a pair (DCPO)", "t2ialign.cli.data_captions"
+    ),
+    "users embed": Command(
+        "PAIRS --output FILE", "a user from a few labelled pairs (PPD)", "t2ialign.cli.users_embed"
+    ),
+    "data export": Command(
+        "SET --to LAYOUT --output_dir DIR", "an image set in another tool's layout", "t2ialign.cli.data_export"
+    ),
     "train": Command("ALGO --model M --pairs P --output_dir RUN", "fine-tune from pairs", "t2ialign.cli.train"),
     "generate": Command("--model M --prompts FILE --output_dir SET", "make an image set", "t2ialign.cli.generate"),
     "grid": Command("SET... --output FILE", "prompts down, models across, same seeds", "t2ialign.cli.grid"),
     "score": Command("SET --with SCORER,...", "score every picture of an image set", "t2ialign.cli.score"),
+    "scorers verify": Command(
+        "[--with SCORER,...] [--data DIR]", "real weights against published values", "t2ialign.cli.scorers_verify"
+    ),
     "compare": Command("BASE SET... --output_dir DIR", "win rates, intervals and tests", "t2ialign.cli.compare"),
     "export": Command("RUN/final --output FILE", "a LoRA for ComfyUI and A1111", "t2ialign.cli.export"),
     "info": Command("", "versions, devices, attention backends, what is cached", "t2ialign.cli.info"),
