@@ -1,15 +1,25 @@
 """What training SD1.5 and SDXL needs, computed from their shapes: for docs/runbook.md, where there is no GPU to ask.
 
     python scripts/runbook_figures.py --json docs/results/runbook.json
+    python scripts/runbook_figures.py --family sd15 --method lora --device cpu
+    python scripts/runbook_figures.py --random_model build/sd15-random
+
+The second is to be held against `t2ialign train dpo --estimate` on a CPU, with what the third writes: a pipeline of
+SD1.5's shape with random weights.
 
 Nothing is trained and nothing of the models' size is allocated: they are built on the meta device from their
-published configurations, and a pass runs on fake CUDA tensors, which have shapes, types and storages but no numbers.
+published configurations, and a pass runs on fake tensors of the device, which have shapes, types and storages but no
+numbers. It takes some minutes on one core.
 
     parameters    of each part, and how many are trained: LoRA of rank 8, a user adapter, or every weight
     bytes         of what stays: weights as a bf16 run keeps them, the reference, gradients, the optimizer's state
     activations   what autograd keeps of the policy's forward on one pair, storage by storage, with the attention as a
-                  flash kernel keeps it; `largest_block` comes on top while a block is computed again
-    operations    floating-point operations on one pair: the policy forward and backward, the reference forward
+                  flash kernel keeps it; with checkpointing `largest_block` comes on top while a block is computed
+                  again, and `weight_casts`, autocast's copies of the trained weights, while a forward runs
+    encoding      the most that the VAE holds beside its weights while it encodes a pair, or as many pairs as the
+                  caches are filled with at once
+    operations    floating-point operations on one pair: the policy's forward (the reference's has as many, but for
+                  the adapter), its backward, and encoding pictures and caption
 
 What a GPU needs beside: its context, kernels' workspace, the backward pass's own tensors, the allocator's gaps.
 """
@@ -18,8 +28,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +40,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2ialign.trainers.caches import EXAMPLES_AT_ONCE
+
+ROOT = Path(__file__).resolve().parent.parent
 VAE = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -85,7 +100,7 @@ def build_unet(family: str, method: str) -> Any:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**FAMILIES[family]["unet"])
     if method != "full":
-        unet.to(torch.bfloat16)
+        nn.Module.to(unet, dtype=torch.bfloat16)
     if method == "lora":
         add_lora(unet, rank=8)
     if method == "user_adapter":
@@ -94,8 +109,8 @@ def build_unet(family: str, method: str) -> Any:
     return unet.train()
 
 
-def frozen_parts(family: str) -> dict[str, int]:
-    """Parameters of the VAE and of the text encoders."""
+def frozen_parts(family: str) -> tuple[Any, list[Any]]:
+    """The VAE and the text encoders, on the meta device."""
     import transformers
     from diffusers import AutoencoderKL
 
@@ -104,14 +119,10 @@ def frozen_parts(family: str) -> dict[str, int]:
             getattr(transformers, name)(transformers.CLIPTextConfig(**shape))
             for name, shape in FAMILIES[family]["text"]
         ]
-        return {"vae": count(AutoencoderKL(**VAE).parameters()), "text_encoders": sum(map(_size, encoders))}
+        return AutoencoderKL(**VAE), encoders
 
 
-def _size(module: nn.Module) -> int:
-    return count(module.parameters())
-
-
-def count(parameters: Iterator[nn.Parameter]) -> int:
+def count(parameters: Iterable[nn.Parameter]) -> int:
     """Return how many numbers there are."""
     return sum(part.numel() for part in parameters)
 
@@ -209,7 +220,7 @@ def autocast(device: str) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def activations(family: str, method: str, checkpointing: bool) -> Kept:
+def activations(family: str, method: str, checkpointing: bool, device: str) -> Kept:
     """What the policy's forward on one pair leaves for the backward pass."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -217,48 +228,87 @@ def activations(family: str, method: str, checkpointing: bool) -> Kept:
     if checkpointing:
         unet.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        fake(unet, "cuda")
-        given, kept = pair_of_inputs(family, method, unet, "cuda"), Kept(unet)
+        fake(unet, device)
+        given, kept = pair_of_inputs(family, method, unet, device), Kept(unet)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor)
-        with flash_attention(), autocast("cuda"), hooks:
+        # On a CPU torch chooses its own flash kernel, as in a run.
+        with flash_attention() if device == "cuda" else nullcontext(), autocast(device), hooks:
             predicted = unet(**given).sample
             error: Tensor = (predicted.float() - torch.empty_like(predicted, dtype=torch.float32)).square()
             error.flatten(1).mean(1)
     return kept
 
 
-def operations(family: str, method: str, checkpointing: bool) -> dict[str, int]:
-    """Floating-point operations on one pair, forward and backward, by torch's own count."""
+def counted(work: Callable[[], Any]) -> tuple[int, Any]:
+    """Return the floating-point operations of a call, by torch's own count, and its result."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        result = work()
+    return int(counter.get_total_flops()), result
+
+
+def operations(family: str, method: str, checkpointing: bool) -> tuple[int, int]:
+    """Floating-point operations on one pair, forward and backward."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     unet = build_unet(family, method)
     if checkpointing:
         unet.enable_gradient_checkpointing()
-
-    def counted(work: Callable[[], Any]) -> tuple[int, Any]:
-        with FlopCounterMode(display=False) as counter:
-            result = work()
-        return int(counter.get_total_flops()), result
-
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), autocast("cpu"):
         fake(unet, "cpu")
         given = pair_of_inputs(family, method, unet, "cpu")
-        forward, predicted = counted(lambda: unet(**given).sample)
-        backward, _ = counted(lambda: predicted.float().square().mean().backward())
-    return {"forward": forward, "backward": backward}
+        forward, predicted = counted(partial(unet, **given, return_dict=False))
+        backward, _ = counted(predicted[0].float().square().mean().backward)
+    return forward, backward
 
 
-def needs(family: str, method: str) -> dict[str, Any]:
+def encoding(family: str) -> int:
+    """Floating-point operations of encoding the two pictures and the caption of a pair."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    vae, encoders = frozen_parts(family)
+    side = FAMILIES[family]["resolution"]
+    with torch.no_grad():
+        words = torch.empty(1, 77, dtype=torch.int64, device="meta")
+        total = sum(counted(partial(encoder, words))[0] for encoder in encoders)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            fake(vae, "cpu")
+            return total + counted(partial(vae.encode, torch.empty(2, 3, side, side)))[0]
+
+
+def encoding_peak(family: str, pairs: int) -> int:
+    """Bytes at the peak of encoding the pictures of so many pairs, without the VAE's weights."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    vae, _ = frozen_parts(family)
+    # SDXL's VAE works in float32 while it encodes.
+    dtype = torch.float32 if family == "sdxl" else torch.bfloat16
+    nn.Module.to(vae, dtype=dtype)
+    side = FAMILIES[family]["resolution"]
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), flash_attention():
+        fake(vae, "cuda")
+        pictures, tracker = torch.empty(2 * pairs, 3, side, side, dtype=dtype, device="cuda"), MemTracker()
+        tracker.track_external(vae, pictures)
+        with tracker:
+            vae.encode(pictures)
+    (peak,) = tracker.get_tracker_snapshot("peak").values()
+    weights: int = sum(part.numel() * part.element_size() for part in vae.parameters())
+    return int(peak["Total"]) - weights
+
+
+def needs(family: str, method: str, device: str) -> dict[str, Any]:
     """All figures of a family and a method, for one pair a batch."""
     unet = build_unet(family, method)
     trained = [part for part in unet.parameters() if part.requires_grad]
-    numbers = count(iter(trained))
+    numbers = count(trained)
     weights = sum(part.numel() * part.element_size() for part in unet.parameters())
-    frozen = frozen_parts(family)
-    with_checkpointing, without = activations(family, method, True), activations(family, method, False)
-    plain, again = operations(family, method, False), operations(family, method, True)
+    vae, encoders = frozen_parts(family)
+    frozen = {"vae": count(vae.parameters()), "text_encoders": sum(count(each.parameters()) for each in encoders)}
+    again, plain = (activations(family, method, checkpointing, device) for checkpointing in (True, False))
+    forward, backward = operations(family, method, False)
     return {
         "parameters": {"unet": count(unet.parameters()), "trained": numbers, **frozen},
         "bytes": {
@@ -268,16 +318,44 @@ def needs(family: str, method: str) -> dict[str, Any]:
             "gradients": 4 * numbers,
             "adamw": 8 * numbers,
             "adafactor": adafactor_state(trained),
-            "activations": without.bytes,
-            "activations_checkpointed": with_checkpointing.bytes,
-            "largest_block": without.largest_block,
+            "activations": plain.bytes,
+            "activations_checkpointed": again.bytes,
+            "largest_block": plain.largest_block,
+            "weight_casts": 2 * numbers,
+            "encoding": encoding_peak(family, 1),
+            "encoding_caches": encoding_peak(family, EXAMPLES_AT_ONCE),
         },
         "operations": {
-            "forward": plain["forward"],
-            "backward": plain["backward"],
-            "backward_checkpointed": again["backward"],
+            "forward": forward,
+            "backward": backward,
+            "backward_checkpointed": operations(family, method, True)[1],
+            "encoding": encoding(family),
         },
     }
+
+
+def save_random_model(folder: Path) -> None:
+    """Write a pipeline of SD1.5's shape with random weights in bf16; its tokenizer is the tests' small one."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from helpers.tiny import tiny_scheduler, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    torch.set_default_dtype(torch.bfloat16)
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(**VAE),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**CLIP_L, **ends)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**FAMILIES["sd15"]["unet"]),
+        scheduler=tiny_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def main() -> None:
@@ -285,10 +363,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=FAMILIES, action="append", help="all by default")
     parser.add_argument("--method", choices=METHODS, action="append", help="all by default")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="whose kernels keep activations")
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--random_model", type=Path, help="only write a random model of SD1.5's shape into this folder"
+    )
     arguments = parser.parse_args()
+    if arguments.random_model:
+        save_random_model(arguments.random_model)
+        return
     figures = {
-        family: {method: needs(family, method) for method in arguments.method or METHODS}
+        family: {method: needs(family, method, arguments.device) for method in arguments.method or METHODS}
         for family in arguments.family or FAMILIES
     }
     text = json.dumps(figures, indent=1)
