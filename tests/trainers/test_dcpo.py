@@ -34,7 +34,7 @@ def task_of(pairs: PairDataset, family: str, prediction_type: str, **changes: An
     return task
 
 
-def against_the_formula(task: DCPOTask, family: str, prediction_type: str, *, velocity: bool) -> None:
+def check_against_the_formula(task: DCPOTask, family: str, prediction_type: str, *, velocity: bool) -> None:
     """Loss and gradient of one step against the plain one, on each side's own caption."""
     batch = task.examples.collate([task.examples.read(index, Draws(0, index)) for index in (0, 1, 5)])
     assert batch.prompts[:3] == [f"a red picture {n}" for n in (0, 1, 1)]
@@ -60,13 +60,13 @@ def against_the_formula(task: DCPOTask, family: str, prediction_type: str, *, ve
 @pytest.mark.parametrize(("family", "prediction_type"), FAMILIES)
 def test_each_side_is_trained_on_its_own_caption(rich: PairDataset, family: str, prediction_type: str) -> None:
     task = task_of(rich, family, prediction_type)
-    against_the_formula(task, family, prediction_type, velocity=prediction_type == "v_prediction")
+    check_against_the_formula(task, family, prediction_type, velocity=prediction_type == "v_prediction")
 
 
 def test_the_official_preset_holds_v_outputs_against_the_noise(rich: PairDataset) -> None:
     task = task_of(rich, "sd2", "v_prediction", compat="dcpo_official")
     assert task.config.caption_dropout == 0.0
-    against_the_formula(task, "sd2", "v_prediction", velocity=False)
+    check_against_the_formula(task, "sd2", "v_prediction", velocity=False)
 
 
 @pytest.mark.parametrize("cached", [True, False])
