@@ -125,7 +125,7 @@ def compare_scores(
     tests = statistics.paired_test(base, other, prompt_ids)
     interval = statistics.clustered_bootstrap(rate.per_prompt, resamples=resamples, seed=seed)
     percentile = statistics.clustered_bootstrap(rate.per_prompt, method="percentile", resamples=resamples, seed=seed)
-    wilson = statistics.wilson(min(float(n), rate.value * n), n)
+    wilson = statistics.wilson_of_rates(rate.per_prompt, len(prompt_ids))
     return {
         "n_prompts": n,
         "n_pairs": len(prompt_ids),

@@ -119,7 +119,8 @@ def bradley_terry(
     place = names.index(anchor)
     point = _fit(wins.sum(0)[None], ties.sum(0)[None], prior)
     weights = np.random.default_rng(seed).multinomial(len(wins), np.full(len(wins), 1 / len(wins)), size=resamples)
-    drawn = _fit(*(np.einsum("rp,pij->rij", weights, each, optimize=True) for each in (wins, ties)), prior or 1e-3)
+    many_wins, many_ties = (np.einsum("rp,pij->rij", weights, each, optimize=True) for each in (wins, ties))
+    drawn = _fit(many_wins, many_ties, prior or 1e-3)
     values, spread = (each[:, :-1] - each[:, [place]] for each in (point, drawn))
     return Ranking(
         strengths=tuple(_strengths(names, values[0], spread)),

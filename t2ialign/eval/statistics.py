@@ -66,7 +66,7 @@ class WinRate:
     per_prompt: Array
 
 
-def wilson(wins: float, n: int, confidence: float = 0.95) -> Interval:
+def wilson(wins: float, n: float, confidence: float = 0.95) -> Interval:
     r"""Return Wilson's score interval of a proportion.
 
     .. math:: \frac{\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}}{1 + z^2/n}
@@ -77,7 +77,7 @@ def wilson(wins: float, n: int, confidence: float = 0.95) -> Interval:
 
     Args:
         wins: Between 0 and `n`.
-        n: Number of prompts, at least 1.
+        n: Number of prompts, at least 1; an effective number may be a fraction.
         confidence: In (0, 1).
 
     Raises:
@@ -95,6 +95,35 @@ def wilson(wins: float, n: int, confidence: float = 0.95) -> Interval:
     low = 0.0 if wins == 0 else (centre - spread) / scale
     high = 1.0 if wins == n else (centre + spread) / scale
     return Interval(low, high)
+
+
+def wilson_of_rates(per_prompt: npt.ArrayLike, pairs: int, confidence: float = 0.95) -> Interval:
+    r"""Return Wilson's interval of a mean of rates, at the effective number of prompts.
+
+    A rate over several pictures varies less than a single win or loss. The interval is therefore taken at Kish's
+    effective sample size, the number of single comparisons with the same variance of the mean (L. Kish, 1965; so used
+    for proportions by E. L. Korn and B. I. Graubard, 1998):
+
+    .. math:: n_{eff} = \min\left(\frac{\hat p(1-\hat p)}{s^2/n},\; \text{pairs}\right)
+
+    with the variance s^2 of the rates (divisor n). For one picture a prompt, without ties, it is plain Wilson.
+
+    Args:
+        per_prompt: Rate of each prompt, [P], in [0, 1].
+        pairs: Single comparisons, at least P.
+        confidence: In (0, 1).
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    rates = _finite(per_prompt)
+    if not len(rates) or rates.min() < 0 or rates.max() > 1 or pairs < len(rates):
+        raise ValueError(f"{len(rates)} rates over {pairs} pairs: rates lie in [0, 1], and each has at least one pair")
+    rate, variance = float(rates.mean()), float(rates.var())
+    size = float(len(rates))
+    if variance > 0:
+        size = min(rate * (1 - rate) / (variance / len(rates)), float(pairs))
+    return wilson(min(size, rate * size), size, confidence)
 
 
 def cluster_means(values: npt.ArrayLike, clusters: Sequence[Any] | npt.NDArray[Any]) -> Array:

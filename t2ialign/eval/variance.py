@@ -82,7 +82,7 @@ def split_variance(
         )
     sizes = np.bincount(index).astype(float)
     means = np.bincount(index, weights=values) / sizes
-    within = np.bincount(index, weights=(values - means[index]) ** 2)
+    within = np.asarray(np.bincount(index, weights=(values - means[index]) ** 2), dtype=np.float64)
     weights = np.ones((1, len(sizes)))
     drawn = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
     between, inside = (float(each[0]) for each in _components(weights, sizes, means, within))

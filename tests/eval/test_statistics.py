@@ -21,6 +21,7 @@ from t2ialign.eval.statistics import (
     sign_test,
     wilcoxon,
     wilson,
+    wilson_of_rates,
     win_rate,
 )
 
@@ -38,6 +39,26 @@ def test_wilson_golden_value() -> None:
     z = 1.959963984540054
     assert wilson(0, 10) == pytest.approx((0.0, z * z / (10 + z * z)))
     assert wilson(5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+
+
+def test_wilson_of_rates_is_wilson_for_single_wins_and_has_one_rate_for_every_prompt_else() -> None:
+    assert wilson_of_rates([1.0] * 5 + [0.0] * 5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+    # Ten prompts of four pictures: rates 1/4 and 3/4 have a quarter of the variance of 0 and 1, so n is 40.
+    assert wilson_of_rates([0.25] * 5 + [0.75] * 5, 40) == pytest.approx(wilson(20, 40))
+    # Rates that vary even less than independent pictures would are no licence for more.
+    assert wilson_of_rates([0.5, 0.5, 0.5, 0.75], 16) == pytest.approx(wilson(9, 16))
+    assert wilson_of_rates([1.0] * 8, 32) == pytest.approx(wilson(8, 8))
+    with pytest.raises(ValueError, match="rates lie in"):
+        wilson_of_rates([0.5, 1.5], 2)
+
+
+def test_wilson_of_rates_covers_with_several_pictures_a_prompt() -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(1000):
+        rates = rng.binomial(4, rng.beta(3, 3, 80)) / 4
+        low, high = wilson_of_rates(rates, 320)
+        inside += low <= 0.5 <= high
+    assert 0.93 <= inside / 1000 <= 0.97
 
 
 def test_wilson_with_half_wins_and_nonsense() -> None:
