@@ -1,12 +1,14 @@
 """What training a scorer is worth in the mini-world: a tuned scorer on the oracle's pairs, PAL on users who disagree.
 
-    python scripts/study_reward.py pickscore --scorer pickscore@runs/scorer/final --json docs/results/reward_pairs.json
+    python scripts/make_oracle_pairs.py --output_dir runs/oracle-pairs
+    python scripts/study_reward.py pickscore --scorer pickscore@mini-pickscore --pairs runs/oracle-pairs/pairs \
+        --json docs/results/reward_pairs.json
     python scripts/study_reward.py users --json docs/results/reward_users.json
 
-`pickscore` holds a scorer trained by `trainers/reward/mini-clip.yaml` against mini-clip on the test split of
-`mini-pairs`, which neither training nor choice has seen. `users` trains two heads on the same features with the same
-options but the number of ideal points: PAL's mixture, and one point for everybody. They are measured on the last five
-pairs of each of the 40 users of the train split, which are not trained on, and on the 8 users of the test split, from
+`pickscore` holds a scorer trained by `trainers/reward/mini-clip.yaml` against mini-clip on a test split that neither
+training nor choice has seen. `users` trains two heads on the same features with the same options but the number of
+ideal points: PAL's mixture, and one point for everybody. They are measured on the last five pairs of each of the 40
+users of the train split, which are not trained on, and on the 8 users of the test split, from
 4 pairs each. The differences are paired; their intervals draw prompts (`pickscore`) or users (`users`).
 """
 
@@ -44,11 +46,11 @@ def short(measured: dict[str, Any]) -> dict[str, Any]:
     return {name: measured[name] for name in KEPT}
 
 
-def pickscore(scorer_name: str) -> dict[str, Any]:
+def pickscore(scorer_name: str, name_of_pairs: str) -> dict[str, Any]:
     """Measure both scorers on the test split."""
     from t2ialign.reward_models.registry import load_scorer
 
-    pairs = load_pairs("mini-pairs", split="test")
+    pairs = load_pairs(name_of_pairs, split="test")
     rows = list(pairs)
     prompts, chosen, rejected = [r.prompt for r in rows], [r.chosen for r in rows], [r.rejected for r in rows]
     margins, found = {}, {}
@@ -130,10 +132,11 @@ def main() -> None:
     parser.add_argument("what", choices=("pickscore", "users"))
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--scorer", default="pickscore@runs/scorer/final", help="what is held against mini-clip")
+    parser.add_argument("--pairs", default="mini-pairs", help="the set whose test split is measured")
     parser.add_argument("--prototypes", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    found = pickscore(given.scorer) if given.what == "pickscore" else users(given.prototypes, given.seed)
+    found = pickscore(given.scorer, given.pairs) if given.what == "pickscore" else users(given.prototypes, given.seed)
     given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 

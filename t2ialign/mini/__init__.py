@@ -11,7 +11,7 @@ from pathlib import Path
 ASSETS = Path(__file__).parent / "assets"
 """Folder of the packaged weights and pairs."""
 
-NAMES = ("mini-sd", "mini-clip", "mini-pairs", "mini-user-pairs")
+NAMES = ("mini-sd", "mini-clip", "mini-pickscore", "mini-pairs", "mini-user-pairs")
 
 
 def resource(name: str) -> Path | None:

@@ -26,6 +26,9 @@ from t2ialign.reward_models.weights import (
     state_digest,
 )
 
+PACKAGED = ("mini-clip", "mini-pickscore")
+"""Checkpoints that come with t2ialign."""
+
 
 def load_backend(
     checkpoint: str,
@@ -39,7 +42,7 @@ def load_backend(
     """Load a checkpoint, whichever library it belongs to.
 
     Args:
-        checkpoint: `mini-clip`; a folder with a transformers `CLIPModel` or with an
+        checkpoint: `mini-clip` or `mini-pickscore`; a folder with a transformers `CLIPModel` or with an
             `open_clip_config.json`; a weight file of either library; an open_clip pair
             `ViT-B-32/laion2b_s34b_b79k`, where the second part may be a weight file, with or without
             `open_clip:` before it; `hf-hub:org/name` for open_clip's configuration on the hub; else a hub
@@ -58,7 +61,8 @@ def load_backend(
 
     place = {"device": device, "dtype": getattr(torch, dtype)}
     try:
-        path = Path(str(resource(checkpoint))) if checkpoint == "mini-clip" else Path(checkpoint).expanduser()
+        packaged = resource(checkpoint) if checkpoint in PACKAGED else None
+        path = packaged or Path(checkpoint).expanduser()
     except FileNotFoundError as error:
         raise ModelError(str(error)) from error
     if path.is_dir():

@@ -113,3 +113,16 @@ def test_mini_user_pairs_have_their_users_and_follow_their_tastes() -> None:
             agree += likes.utility(world.parse(chosen)) > likes.utility(world.parse(rejected))
     share = agree / (len(train) + len(test))
     assert 0.8 < share < 1.0, "choices follow the tastes, but not always"
+
+
+def test_the_packaged_scorer_is_better_than_the_clip_it_was_made_of() -> None:
+    from t2ialign.reward_models.registry import load_scorer
+
+    rows = list(load_pairs("mini-pairs", split="validation"))
+    prompts = [row.prompt for row in rows]
+    right = {}
+    for name in ("mini-clip", "mini-pickscore"):
+        scorer = load_scorer(f"pickscore@{name}", device="cpu")
+        margins = scorer.score(prompts, [r.chosen for r in rows]) - scorer.score(prompts, [r.rejected for r in rows])
+        right[name] = float((margins > 0).float().mean())
+    assert right["mini-pickscore"] > right["mini-clip"] + 0.05
