@@ -4,5 +4,6 @@ Law of this room: what a model said is kept as it comes, so that work that was s
 be had is counted, and what becomes of it is the user's choice.
 
 * `captioners`, `perturbers`: who writes a caption, and who changes one
+* `annotate`: pictures rated on four aspects, by `annotators`, laid before them as `sheets`
 * `dual_captions`: a caption a side for a set of pairs (DCPO, arXiv 2502.06023)
 """

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from t2ialign.chat.base import Answer
+from t2ialign.chat.base import Answer, Usage
 from t2ialign.errors import DataError
 
 
@@ -39,7 +41,10 @@ class AnswerBook:
     """Answers by the key of their question, in memory and in a file. Use it as a context manager.
 
     Attributes:
-        path: The file, JSON lines with `key`, `text` (null where there is none) and `reason`.
+        path: The file, JSON lines with `key` and `text`; where there is no text, it is null, and `reason` and, if so,
+            `refused` stand there; `usage` where it is known.
+
+    Several threads may add.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +57,7 @@ class AnswerBook:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._answers = _read(path)
         self._file = path.open("ab", buffering=0)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -81,13 +87,22 @@ class AnswerBook:
 
     def add(self, answer: Answer) -> None:
         """Write an answer down; a key that is there already is not written again."""
-        if answer.key in self._answers:
-            return
         line: dict[str, Any] = {"key": answer.key, "text": answer.text}
         if answer.text is None:
             line["reason"] = answer.reason
-        self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        self._answers[answer.key] = answer
+        if answer.refused:
+            line["refused"] = True
+        if answer.usage is not None:
+            line["usage"] = {name: value for name, value in asdict(answer.usage).items() if value is not None}
+        written = json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with self._lock:
+            if answer.key not in self._answers:
+                self._file.write(written)
+                self._answers[answer.key] = answer
+
+    def used(self) -> Iterator[Usage]:
+        """Go through what the answers took, as far as it is known."""
+        return (answer.usage for answer in [*self._answers.values()] if answer.usage is not None)
 
     def close(self) -> None:
         """Flush to disk. Repeat it freely."""
@@ -124,8 +139,9 @@ def _answer(line: bytes, where: str) -> Answer:
     try:
         value = json.loads(line.decode("utf-8"))
         key, text, reason = value["key"], value["text"], value.get("reason", "")
+        usage = Usage(**value["usage"]) if "usage" in value else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{where}: no answer ({error}); remove the line to have it asked again") from error
     if not isinstance(key, str) or not isinstance(text, str | None) or not isinstance(reason, str):
         raise DataError(f"{where}: no answer; remove the line to have it asked again")
-    return Answer(key, text, reason)
+    return Answer(key, text, reason, value.get("refused") is True, usage)

@@ -128,7 +128,7 @@ class DualRecord:
         there = _read(target / FILE_NAME)
         if there is None and any((target / "data").glob("*.parquet")) and not overwrite:
             raise DataError(f"{target} holds pairs that were made otherwise; choose another folder, or --overwrite")
-        if there is not None and (differing := _differences(there["settings"], settings)) and not overwrite:
+        if there is not None and (differing := differences(there["settings"], settings)) and not overwrite:
             raise DataError(
                 f"{target} was made with other options ({'; '.join(differing)}); choose another folder, the same "
                 "options, or --overwrite"
@@ -180,7 +180,7 @@ def _strange_splits(target: Path, splits: list[str]) -> list[str]:
     return sorted(there - set(splits))
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say which settings differ, nested ones by their dotted name."""
     old, new = _flat(there), _flat(now)
     return [

@@ -6,5 +6,6 @@ business of who asks. Keys come from the environment and are written nowhere; no
 * `base`: what a chat model offers; questions and answers
 * `options`: how a model is named (`hf:MODEL`, `openai:MODEL`) and set
 * `hf`: models of transformers; `openai_api`: an OpenAI-compatible endpoint
+* `pace`: so many requests a minute; `json_answers`: the strict reading of an answer in JSON
 * `likelihood`: how likely a model finds a given answer
 """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from t2ialign.chat.base import Answer, NoAnswerError, Question
+from t2ialign.chat.base import Answer, NoAnswerError, Question, Usage
 from t2ialign.chat.likelihood import Likelihood, forced_log_probabilities
 from t2ialign.chat.options import ChatOptions
 from t2ialign.data.sources import content_hash
@@ -144,7 +144,9 @@ class HFChat:
         written = _without_prompt(written, inputs.get("input_ids"))
         self._cut += sum(self._is_cut(row) for row in written)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [_answer(question, text) for question, text in zip(questions, texts, strict=True)]
+        read = _lengths(inputs, len(questions))
+        found = zip(questions, texts, read, written, strict=True)
+        return [_answer(question, text, Usage(0, count, self._length(row))) for question, text, count, row in found]
 
     def _run(self, questions: Sequence[Question], run: Callable[[dict[str, Any]], Any]) -> tuple[Any, Any]:
         """Encode questions and run the model on them; returns the inputs and what came out."""
@@ -184,14 +186,29 @@ class HFChat:
 
     def _is_cut(self, row: torch.Tensor) -> bool:
         """Whether an answer was ended by `max_new_tokens`, not by the model."""
+        return len(row) >= self.options.max_new_tokens and not self._ends() & set(row.tolist())
+
+    def _length(self, row: torch.Tensor) -> int:
+        """Count the tokens of an answer, up to the one that ends it."""
+        ends = self._ends()
+        return next((place for place, token in enumerate(row.tolist(), 1) if token in ends), len(row))
+
+    def _ends(self) -> set[int | None]:
         ends = self.model.generation_config.eos_token_id
-        known = set(ends) if isinstance(ends, list) else {ends}
-        return len(row) >= self.options.max_new_tokens and not known & set(row.tolist())
+        return set(ends) if isinstance(ends, list) else {ends}
 
 
-def _answer(question: Question, text: str) -> Answer:
+def _answer(question: Question, text: str, usage: Usage) -> Answer:
     text = text.strip()
-    return Answer(question.key, text) if text else Answer(question.key, None, "an empty answer")
+    if text:
+        return Answer(question.key, text, usage=usage)
+    return Answer(question.key, None, "an empty answer", usage=usage)
+
+
+def _lengths(inputs: Any, count: int) -> list[int | None]:
+    """Count the tokens of each question, padding apart; `None` for a captioner, which reads none."""
+    mask = inputs.get("attention_mask")
+    return [None] * count if mask is None else mask.sum(-1).tolist()
 
 
 def _without_prompt(written: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
@@ -358,12 +375,17 @@ def _chat_inputs(processor: Any, questions: Sequence[Question]) -> Any:
     tokenizer = processor.tokenizer
     prompts = []
     for question in questions:
-        content: list[dict[str, Any]] = [{"type": "image"} for _ in question.images]
-        content.append({"type": "text", "text": _harmless(question.text, tokenizer, processor)})
+        content = [
+            {"type": "text", "text": _harmless(part, tokenizer, processor)} if isinstance(part, str) else _IMAGE
+            for part in question.parts()
+        ]
         prompts.append(_prompt(processor, content))
     pictures = [list(question.images) for question in questions] if questions[0].images else None
     begun = bool(tokenizer.bos_token) and prompts[0].startswith(tokenizer.bos_token)
     return processor(text=prompts, images=pictures, padding=True, return_tensors="pt", add_special_tokens=not begun)
+
+
+_IMAGE = {"type": "image"}
 
 
 def _prompt(templated: Any, content: Any) -> str:

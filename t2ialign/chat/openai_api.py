@@ -2,7 +2,8 @@
 
 Law of this file: the key is read from the environment when it is needed and stands in no file, message or log. What
 may pass (a busy endpoint, a failing one, a lost connection, an answer that is none) is tried again a bounded number of
-times, with growing pauses; what will not pass stops at once.
+times, with growing pauses; what will not pass stops at once. An answer is held to a JSON schema where one is asked for
+and the endpoint can; where it can not, it is asked for JSON, or for words alone.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from t2ialign.chat.base import Answer, NoAnswerError, Question, answered
+from PIL import Image
+
+from t2ialign.chat.base import Answer, NoAnswerError, Question, UnreachableError, Usage
 from t2ialign.chat.likelihood import LISTED, Likelihood, listed_log_probability
 from t2ialign.chat.options import ChatOptions
+from t2ialign.chat.pace import Pace
 from t2ialign.data.images import encode_png
 from t2ialign.errors import MissingDependencyError, ModelError
 from t2ialign.problems import short
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +46,24 @@ LONGEST_PAUSE = 60.0
 REFUSALS = ("content_filter", "content_policy_violation", "invalid_image", "image_parse_error")
 """Codes of an endpoint that will not or can not look at this one picture or text; others may be asked on."""
 
+FORMATS = ("json_schema", "json_object", "none")
+"""How an answer is held to a schema, strictest first; an endpoint that refuses one is asked by the next."""
+NO_FORMAT = ("response_format", "json_schema", "json_object", "schema", "grammar", "guided", "structured")
+"""What the error of an endpoint that can not hold answers to a schema speaks of."""
+
 
 class OpenAIChat:
     """A model behind an endpoint that speaks OpenAI's chat completions."""
 
     takes_instructions = True
 
-    def __init__(self, model: str, options: ChatOptions, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, model: str, options: ChatOptions, *, sleep: Callable[[float], object] | None = None) -> None:
         """Make the client; nothing is sent yet.
 
         Args:
             model: The model's name at the endpoint.
             options: See `ChatOptions`.
-            sleep: Waits for so many seconds.
+            sleep: Waits for so many seconds; by default until `halt`.
 
         Raises:
             MissingDependencyError: If the package `openai` is not installed.
@@ -68,25 +76,41 @@ class OpenAIChat:
         self.name = model
         self.options = options
         self._openai = openai
-        self._sleep = sleep
+        self.parallel = options.parallel
+        self._pace = Pace(options.requests_per_minute, sleep=sleep)
         url = options.base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key = _key(options.key_env, url)
         self._client = openai.OpenAI(api_key=self._key, base_url=url, timeout=options.timeout, max_retries=0)
         self.endpoint = _without_secrets(str(self._client.base_url))
         self._limit_name = "max_tokens"
+        self._format = FORMATS[0]
         self._lock = threading.Lock()
-        self._counts = {"asked": 0, "asked_again": 0, "stopped_at_max_new_tokens": 0}
+        self._counts = Counter({"asked": 0, "asked_again": 0, "stopped_at_max_new_tokens": 0})
+        self._again: Counter[str] = Counter()
         self._served: set[str] = set()
 
     def ask(self, text: str, images: Sequence[Image.Image] = (), *, seed: int = 0) -> str:
         """See `ChatModel`."""
-        return self._text(self._tried(self._arguments(text, images, seed)))
+        answer = self.answer(Question("", text, tuple(images), seed))
+        if answer.text is None:
+            raise NoAnswerError(answer.reason)
+        return answer.text
 
-    def _arguments(self, text: str, images: Sequence[Image.Image], seed: int) -> dict[str, Any]:
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images
-        ]
-        content.append({"type": "text", "text": text})
+    def answer(self, question: Question) -> Answer:
+        """See `Endpoint`."""
+        try:
+            completion, requests = self._tried(self._arguments(question), question)
+        except _RefusedError as error:
+            return Answer(question.key, None, str(error), refused=True, usage=Usage(error.requests))
+        return self._read(question.key, completion, requests)
+
+    def halt(self) -> None:
+        """See `Endpoint`."""
+        self._pace.end()
+
+    def _arguments(self, question: Question) -> dict[str, Any]:
+        content = [_part(part) for part in question.parts()]
+        seed = question.seed
         arguments: dict[str, Any] = {"model": self.name, "messages": [{"role": "user", "content": content}]}
         arguments["temperature"] = self.options.temperature
         if self.options.top_p < 1:
@@ -99,9 +123,9 @@ class OpenAIChat:
         """See `TellsLikelihood`; the answer must be one token. Up to `parallel` questions are under way at once."""
 
         def likelihood(question: Question) -> Likelihood:
-            arguments = self._arguments(question.text, question.images, question.seed)
+            arguments = self._arguments(question) | {"logprobs": True, "top_logprobs": LISTED}
             try:
-                completion = self._tried(arguments | {"logprobs": True, "top_logprobs": LISTED})
+                completion, _ = self._tried(arguments, question)
             except NoAnswerError as error:
                 return Likelihood(question.key, None, str(error))
             with self._lock:
@@ -117,7 +141,7 @@ class OpenAIChat:
 
     def ask_all(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """See `ChatModel`. Up to `parallel` questions are under way at once."""
-        return in_parallel(lambda question: answered(self, question), questions, self.options.parallel)
+        return in_parallel(self.answer, questions, self.options.parallel)
 
     def close(self) -> None:
         """See `ChatModel`; there is nothing to give back."""
@@ -133,41 +157,58 @@ class OpenAIChat:
         }
 
     def info(self) -> dict[str, Any]:
-        """See `ChatModel`; `served` has the names that the endpoint gave itself."""
+        """See `ChatModel`; `served` has the names that the endpoint gave itself, `asked_again_for` the causes."""
         with self._lock:
-            counts, served = dict(self._counts), sorted(self._served)
+            counts, served, again = dict(self._counts), sorted(self._served), dict(self._again)
         return self.identity() | {
             "endpoint": self.endpoint,
             "served": served,
             "parallel": self.options.parallel,
+            "requests_per_minute": self.options.requests_per_minute,
+            "response_format": self._format,
             **counts,
+            "asked_again_for": again,
             "versions": {"openai": version("openai")},
         }
 
-    def _tried(self, arguments: dict[str, Any]) -> Any:
-        """Send a request until it is answered, or there is no sense in it."""
-        attempt = 0
+    def _tried(self, arguments: dict[str, Any], question: Question) -> tuple[Any, int]:
+        """Send a request until it is answered, or there is no sense in it; returns the completion, and how often."""
+        attempt = requests = 0
         self._count("asked")
         while True:
+            self._pace.turn()
+            used = self._limit_name, self._format
+            requests += 1
             try:
                 return _checked(
-                    self._client.chat.completions.create(
-                        **arguments, **{self._limit_name: self.options.max_new_tokens}
-                    )
-                )
-            except self._openai.BadRequestError as error:
-                if self._limit_name == "max_tokens" and "max_completion_tokens" in str(error):
-                    self._limit_name = "max_completion_tokens"  # OpenAI's newer models know only this name
+                    self._client.chat.completions.create(**arguments, **_dressed(question, *used, self.options))
+                ), requests
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                if self._adapted(error, *used, question):
                     continue
-                raise self._refused(error) from error
+                raise self._refused(error, requests) from error
             except (self._openai.OpenAIError, _NoCompletionError, ValueError) as error:
-                if not self._may_pass(error) or attempt >= self.options.retries:
+                if not self._may_pass(error) or attempt >= self.options.retries or self._pace.ended:
                     raise self._failed(error, attempt) from error
                 pause = _pause(attempt, error)
                 logger.debug("%s: %s; asked again in %.1f s", self.name, self._clean(error), pause)
-            self._sleep(pause)
-            self._count("asked_again")
+                self._count("asked_again", _cause(error))
+            self._pace.pause(pause)
             attempt += 1
+
+    def _adapted(self, error: Exception, limit_name: str, form: str, question: Question) -> bool:
+        """Whether the endpoint takes the request in another dress: the limit's newer name, or a looser format."""
+        said = str(error)
+        if limit_name == "max_tokens" and "max_completion_tokens" in said:
+            self._limit_name = "max_completion_tokens"  # OpenAI's newer models know only this name
+            return True
+        if question.schema is None or form == FORMATS[-1] or not any(word in said for word in NO_FORMAT):
+            return False
+        with self._lock:
+            if self._format == form:  # another thread may have met it first
+                self._format = FORMATS[FORMATS.index(form) + 1]
+                logger.info("%s takes no %s; answers are asked for by %s", self.endpoint, form, self._format)
+        return True
 
     def _may_pass(self, error: Exception) -> bool:
         if isinstance(error, self._openai.APIStatusError):
@@ -179,11 +220,11 @@ class OpenAIChat:
             error, self._openai.APIConnectionError | self._openai.APIResponseValidationError | ValueError
         )
 
-    def _refused(self, error: Any) -> ModelError:
+    def _refused(self, error: Any, requests: int) -> ModelError:
         """Tell a refusal of this one question from a request that is wrong as such."""
         code = str(getattr(error, "code", "") or "")
         if any(each in code or each in str(error) for each in REFUSALS):
-            return NoAnswerError(f"refused by {self.name}: {self._clean(error)}")
+            return _RefusedError(f"refused by {self.name}: {self._clean(error)}", requests)
         return ModelError(f"{self.endpoint} refuses the request to {self.name!r}: {self._clean(error)}")
 
     def _failed(self, error: Exception, attempt: int) -> ModelError:
@@ -197,7 +238,8 @@ class OpenAIChat:
         if status == 404:
             return ModelError(f"{self.endpoint} knows no model {self.name!r} (404: {said}); check name and base_url")
         times = f"asked {attempt + 1} times, " if attempt else ""
-        return ModelError(f"{self.endpoint} does not answer ({times}at last {said}); the same command continues")
+        kind = UnreachableError if self._may_pass(error) else ModelError
+        return kind(f"{self.endpoint} does not answer ({times}at last {said}); the same command continues")
 
     def _clean(self, error: Exception) -> str:
         """An error in one line, without the key, should a server repeat it."""
@@ -207,21 +249,34 @@ class OpenAIChat:
             said = f"{said}: {short(cause)}"
         return said.replace(self._key, "***")
 
-    def _text(self, completion: Any) -> str:
-        choice = completion.choices[0]
+    def _read(self, key: str, completion: Any, requests: int) -> Answer:
+        choice, usage = completion.choices[0], _usage(completion, requests)
         with self._lock:
             self._served.add(str(completion.model))
             self._counts["stopped_at_max_new_tokens"] += choice.finish_reason == "length"
         text = (choice.message.content or "").strip()
         if text:
-            return text
+            return Answer(key, text, usage=usage)
         if choice.finish_reason == "length":
-            raise NoAnswerError(f"{self.name} came to max_new_tokens before it said anything; raise it")
-        raise NoAnswerError(getattr(choice.message, "refusal", None) or f"an empty answer ({choice.finish_reason})")
+            reason = f"{self.name} came to max_new_tokens before it said anything; raise it"
+            return Answer(key, None, reason, usage=usage)
+        said = getattr(choice.message, "refusal", None)
+        refused = bool(said) or choice.finish_reason == "content_filter"
+        return Answer(key, None, said or f"an empty answer ({choice.finish_reason})", refused, usage)
 
-    def _count(self, what: str) -> None:
+    def _count(self, what: str, cause: str | None = None) -> None:
         with self._lock:
             self._counts[what] += 1
+            if cause is not None:
+                self._again[cause] += 1
+
+
+class _RefusedError(NoAnswerError):
+    """The endpoint will not answer this question; `requests` were sent."""
+
+    def __init__(self, message: str, requests: int) -> None:
+        super().__init__(message)
+        self.requests = requests
 
 
 class _NoCompletionError(ValueError):
@@ -272,14 +327,51 @@ def in_parallel(work: Callable[[Question], Got], questions: Iterable[Question], 
         raise failed
 
 
+def _dressed(question: Question, limit_name: str, form: str, options: ChatOptions) -> dict[str, Any]:
+    """What endpoints call differently, or take or do not take: the limit of the answer, and its format."""
+    dress: dict[str, Any] = {limit_name: options.max_new_tokens}
+    if question.schema is not None and form == "json_schema":
+        held = {"name": "answer", "strict": True, "schema": question.schema}
+        dress["response_format"] = {"type": form, "json_schema": held}
+    elif question.schema is not None and form == "json_object":
+        dress["response_format"] = {"type": form}
+    return dress
+
+
+def _usage(completion: Any, requests: int) -> Usage:
+    told = getattr(completion, "usage", None)
+    counts = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    return Usage(requests, *(count if isinstance(count, int) else None for count in counts))
+
+
+def _cause(error: Exception) -> str:
+    """Name in a word why a question is asked again: the status, or what happened to the connection."""
+    status = getattr(error, "status_code", None)
+    if status is not None:
+        return str(status)
+    if "Timeout" in type(error).__name__:
+        return "time-out"
+    return "connection" if "Connection" in type(error).__name__ else "no completion"
+
+
 def _pause(attempt: int, error: Exception) -> float:
     """Seconds to wait: what the endpoint asks for, else doubled each time, less a little by chance: clients part."""
-    response = getattr(error, "response", None)
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    if re.fullmatch(r"\d+(\.\d+)?", asked):
-        return min(float(asked), LONGEST_PAUSE)
+    asked = _asked_pause(getattr(error, "response", None))
+    if asked is not None:
+        return min(max(asked, 0.0), LONGEST_PAUSE)
     pause: float = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
     return pause * random.uniform(0.8, 1.0)
+
+
+def _asked_pause(response: Any) -> float | None:
+    """Seconds that an endpoint asks for: as a number, or until a date (RFC 9110, 10.2.3)."""
+    asked = response.headers.get("retry-after", "") if response is not None else ""
+    if re.fullmatch(r"\d+(\.\d+)?", asked):
+        return float(asked)
+    try:
+        return parsedate_to_datetime(asked).timestamp() - time.time()
+    except ValueError:
+        return None
 
 
 def _key(variable: str, url: str | None) -> str:
@@ -302,5 +394,9 @@ def _without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, host + (f":{parts.port}" if parts.port else ""), parts.path, "", ""))
 
 
-def _data_url(image: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode("ascii")
+def _part(part: str | Image.Image) -> dict[str, Any]:
+    """A part of a message, as the protocol has it."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    url = "data:image/png;base64," + base64.b64encode(encode_png(part)).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -48,6 +48,9 @@ class ChatOptions:
     timeout: float = option(120.0, "openai: seconds to wait for an answer.")
     retries: int = option(6, "openai: how often a busy or failing endpoint is asked again, with growing pauses.")
     parallel: int = option(4, "openai: questions under way at once.")
+    requests_per_minute: float | None = option(
+        None, "openai: the most requests a minute, repeated ones among them. Default: as many as go."
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -58,6 +61,8 @@ class ChatOptions:
             raise ConfigError(f"temperature is {self.temperature}; it must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
+            raise ConfigError(f"requests_per_minute is {self.requests_per_minute}; it must be above 0")
         if self.timeout <= 0:
             raise ConfigError(f"timeout is {self.timeout} s; it must be above 0")
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_env):  # it may be a key by mistake, so it is not repeated

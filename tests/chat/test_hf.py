@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from helpers.chat_models import save_blip, save_git, save_llama, save_llava, save_t5, save_vit_gpt2
-from t2ialign.chat.base import Question
+from t2ialign.chat.base import Question, Usage
 from t2ialign.chat.hf import HFChat
 from t2ialign.chat.options import ChatOptions, load_chat
 from t2ialign.errors import ModelError
@@ -223,3 +223,30 @@ def test_code_of_a_repository_is_not_run(place: Path, tmp_path: Path) -> None:
     (folder / "evil.py").write_text("raise SystemExit('ran')", encoding="utf-8")
     with pytest.raises(ModelError, match="remote can not be loaded"):
         load_chat(f"hf:{folder}")
+
+
+def test_names_stand_before_their_pictures_and_tokens_are_counted(tmp_path: Path) -> None:
+    """Twin: the prompt written out by hand; two pictures, in one question."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from helpers.vlm import save_vlm
+
+    where = save_vlm(tmp_path)
+    processor: Any = AutoProcessor.from_pretrained(where)
+    model: Any = AutoModelForImageTextToText.from_pretrained(where)
+    text = "<|im_start|>user\none:<image>two:<image>which?<|im_end|>\n<|im_start|>assistant\n"
+    inputs = processor(text=[text], images=[[picture(0), picture(1)]], return_tensors="pt")
+    with torch.inference_mode():
+        written = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+    tail = written[0, inputs["input_ids"].shape[1] :]
+    expected = processor.tokenizer.decode(tail, skip_special_tokens=True).strip()
+    chat = load_chat(f"hf:{where}", OPTIONS)
+    question = Question("1", "which?", (picture(0), picture(1)), labels=("one:", "two:"), schema={"type": "object"})
+    short, plain = Question("2", "which?", (picture(0),)), Question("3", "which?", (picture(0), picture(1)))
+    found = {answer.key: answer for answer in chat.ask_all([question, short, plain])}
+    assert found["1"].text == expected
+    assert found["3"].text != expected
+    assert found["1"].usage == Usage(0, inputs["input_ids"].shape[1], len(tail))
+    assert found["2"].usage is not None
+    assert found["1"].usage is not None
+    assert (found["2"].usage.prompt_tokens or 0) < (found["1"].usage.prompt_tokens or 0)

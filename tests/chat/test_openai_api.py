@@ -9,7 +9,9 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from PIL import Image
 
 from helpers.chat_server import ChatServer, Raw, completion, problem, scripted, words
-from t2ialign.chat.base import Answer, NoAnswerError, Question
+from t2ialign.chat.base import Answer, Endpoint, NoAnswerError, Question, UnreachableError, Usage
 from t2ialign.chat.openai_api import LONGEST_PAUSE, OpenAIChat, in_parallel
 from t2ialign.chat.options import ChatOptions
 from t2ialign.errors import MissingDependencyError, ModelError
@@ -111,6 +113,92 @@ def test_the_pause_that_is_asked_for_is_kept_within_bounds() -> None:
     with ChatServer(scripted(*slow, "a")) as server:
         chat(server, pauses).ask("x")
     assert pauses == [7.0, LONGEST_PAUSE]
+
+
+def test_the_pause_may_be_asked_for_until_a_date() -> None:
+    pauses: list[float] = []
+    then = formatdate(time.time() + 20, usegmt=True)
+    past = formatdate(time.time() - 20, usegmt=True)
+    answers = [problem(429, "slow", **{"Retry-After": when}) for when in (then, past, "soon")]
+    with ChatServer(scripted(*answers, "a")) as server:
+        chat(server, pauses).ask("x")
+    assert 15 < pauses[0] <= 20
+    assert pauses[1:] == [pytest.approx(1.8, abs=0.21)]  # none for the past; for what can not be read, its own
+
+
+def test_what_an_answer_took_is_told_by_answer_and_by_cause() -> None:
+    busy = problem(429, "slow", **{"Retry-After": "0"})
+    with ChatServer(
+        scripted(busy, problem(500, "oops"), Raw(hang_up=True), "a", completion(None, refusal="no"))
+    ) as server:
+        model = chat(server)
+        first, second = (model.answer(Question(key, "x")) for key in "12")
+    assert (first, first.usage) == (Answer("1", "a"), Usage(4, 1, 1))
+    assert (second.text, second.reason, second.refused, second.usage) == (None, "no", True, Usage(1, 1, 1))
+    assert model.info()["asked_again_for"] == {"429": 1, "500": 1, "connection": 1}
+    assert isinstance(model, Endpoint)
+
+
+def test_no_token_counts_are_none() -> None:
+    body = json.loads(completion("a").body)
+    del body["usage"]
+    with ChatServer(scripted(Raw(200, body))) as server:
+        assert chat(server).answer(Question("1", "x")).usage == Usage(1, None, None)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+
+
+def test_an_answer_is_held_to_a_schema_and_each_picture_comes_after_its_name() -> None:
+    image = Image.new("RGB", (2, 2))
+    with ChatServer(scripted('{"a": 1}')) as server:
+        chat(server).answer(Question("1", "rate", (image, image), labels=("one:", "two:"), schema=SCHEMA))
+        chat(server).answer(Question("2", "rate"))
+    first, second = server.requests
+    held = {"name": "answer", "strict": True, "schema": SCHEMA}
+    assert first["response_format"] == {"type": "json_schema", "json_schema": held}
+    content = first["messages"][0]["content"]
+    assert [part.get("text", part["type"]) for part in content] == ["one:", "image_url", "two:", "image_url", "rate"]
+    assert "response_format" not in second
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("takes", ["json_object", None])
+def test_a_server_that_refuses_the_schema_is_asked_by_what_it_takes(status: int, takes: str | None) -> None:
+    def reply(request: dict[str, Any]) -> str | Raw:
+        form = request.get("response_format", {}).get("type")
+        return "ok" if form == takes else problem(status, f"response_format {form} is not supported")
+
+    with ChatServer(reply) as server:
+        model = chat(server, parallel=1)
+        answers = list(model.ask_all(Question(str(n), "x", schema=SCHEMA) for n in range(3)))
+    assert {answer.text for answer in answers} == {"ok"}
+    assert len(server.requests) == (4 if takes else 5)  # what was refused once is not tried again
+    assert model.info()["response_format"] == takes or (takes is None and model.info()["response_format"] == "none")
+
+
+def test_another_problem_with_a_request_is_no_reason_to_drop_the_schema() -> None:
+    with ChatServer(scripted(problem(400, "the image is too large"))) as server:
+        with pytest.raises(ModelError, match="too large"):
+            chat(server).answer(Question("1", "x", schema=SCHEMA))
+        assert len(server.requests) == 1
+
+
+def test_a_question_that_could_not_be_put_is_told_from_an_endpoint_that_will_not() -> None:
+    with ChatServer(scripted(problem(503, "loading"))) as server, pytest.raises(UnreachableError):
+        chat(server, retries=1).ask("x")
+    with ChatServer(scripted(problem(401, "who are you"))) as server, pytest.raises(ModelError) as caught:
+        chat(server).ask("x")
+    assert not isinstance(caught.value, UnreachableError)
+
+
+def test_requests_keep_the_rate_also_when_they_are_sent_again() -> None:
+    pauses: list[float] = []
+    with ChatServer(scripted(problem(429, "slow", **{"Retry-After": "0"}), "a")) as server:
+        model = chat(server, pauses, requests_per_minute=6)
+        model.ask("x")
+        model.ask("x")
+    assert [5 < pauses[0] <= 10, 12 < pauses[1] <= 20] == [True, True]  # nobody slept, so the waits add up
 
 
 def test_nobody_there() -> None:

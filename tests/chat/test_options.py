@@ -34,6 +34,7 @@ def test_an_address_with_port_and_path_is_a_setting() -> None:
         ("hf:x?fast", "write key=value&key=value|unknown setting 'fast'"),
         ("hf:x?top_p=0", r"top_p is 0.0; it must lie in \(0, 1\]"),
         ("openai:x?timeout=0", "timeout is 0.0 s"),
+        ("openai:x?requests_per_minute=0", "requests_per_minute is 0.0; it must be above 0"),
         ("openai:x?retries=-1", "retries is -1; it must be at least 0"),
     ],
 )
