@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from t2ialign.data.prompts import read_prompts
     from t2ialign.data.unpaired import UnpairedDataset, load_unpaired, write_unpaired
     from t2ialign.eval.compare import compare_sets
+    from t2ialign.eval.vendi.score import vendi_score
     from t2ialign.generation.grid import make_grid
     from t2ialign.generation.options import GenerateOptions
     from t2ialign.generation.run import generate
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from t2ialign.reward_models.vqascore import VQAScore
     from t2ialign.trainers.dcpo import DCPOTrainer
     from t2ialign.trainers.dcpo_config import DCPOConfig
+    from t2ialign.trainers.ddpo import DDPOTrainer
+    from t2ialign.trainers.ddpo_config import DDPOConfig
     from t2ialign.trainers.dpo import DiffusionDPOTrainer
     from t2ialign.trainers.dpo_config import DPOConfig
     from t2ialign.trainers.kto import KTOTrainer
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from t2ialign.trainers.mapo_config import MaPOConfig
     from t2ialign.trainers.ppd import PPDTrainer
     from t2ialign.trainers.ppd_config import PPDConfig
+    from t2ialign.trainers.refl import ReFLTrainer
+    from t2ialign.trainers.refl_config import ReFLConfig
     from t2ialign.trainers.sft import SFTTrainer
     from t2ialign.trainers.sft_config import SFTConfig
 
@@ -63,6 +68,10 @@ _EXPORTS = {
     "MaPOTrainer": "t2ialign.trainers.mapo",
     "PPDConfig": "t2ialign.trainers.ppd_config",
     "PPDTrainer": "t2ialign.trainers.ppd",
+    "ReFLConfig": "t2ialign.trainers.refl_config",
+    "ReFLTrainer": "t2ialign.trainers.refl",
+    "DDPOConfig": "t2ialign.trainers.ddpo_config",
+    "DDPOTrainer": "t2ialign.trainers.ddpo",
     "SFTConfig": "t2ialign.trainers.sft_config",
     "SFTTrainer": "t2ialign.trainers.sft",
     "DPOConfig": "t2ialign.trainers.dpo_config",
@@ -90,6 +99,7 @@ _EXPORTS = {
     "make_grid": "t2ialign.generation.grid",
     "read_prompts": "t2ialign.data.prompts",
     "score_set": "t2ialign.reward_models.scoring",
+    "vendi_score": "t2ialign.eval.vendi.score",
     "write_pairs": "t2ialign.data.pairs",
     "write_unpaired": "t2ialign.data.unpaired",
 }
@@ -100,6 +110,8 @@ __all__ = [
     "ClipScore",
     "DCPOConfig",
     "DCPOTrainer",
+    "DDPOConfig",
+    "DDPOTrainer",
     "DPOConfig",
     "DiffusionDPOTrainer",
     "GenerateOptions",
@@ -116,6 +128,8 @@ __all__ = [
     "PPDTrainer",
     "PairDataset",
     "PickScore",
+    "ReFLConfig",
+    "ReFLTrainer",
     "SFTConfig",
     "SFTTrainer",
     "UnpairedDataset",
@@ -133,6 +147,7 @@ __all__ = [
     "make_grid",
     "read_prompts",
     "score_set",
+    "vendi_score",
     "write_pairs",
     "write_unpaired",
 ]

@@ -41,6 +41,21 @@ COMMANDS: dict[str, Command] = {
     "data captions": Command(
         "PAIRS --strategy S --output_dir DIR", "a caption for each side of a pair (DCPO)", "t2ialign.cli.data_captions"
     ),
+    "data pairs": Command(
+        "SOURCE --output_dir PAIRS", "pairs from scores, ratings or annotations", "t2ialign.cli.data_pairs"
+    ),
+    "data self_pairs": Command(
+        "--model M --prompts FILE --output_dir PAIRS",
+        "pairs of a model with itself, a phrase added for one side (MaPO)",
+        "t2ialign.cli.data_self_pairs",
+    ),
+    "annotate": Command(
+        "SET --annotator A --output_dir DIR", "four-aspect ratings with rationales", "t2ialign.cli.annotate"
+    ),
+    "agreement": Command(
+        "DIR --against H --output_dir DIR", "is the annotator any good: kappa, swaps, biases", "t2ialign.cli.agreement"
+    ),
+    "label": Command("SET --output_dir PAIRS", "a page where a person picks the better picture", "t2ialign.cli.label"),
     "users embed": Command(
         "PAIRS --output FILE", "a user from a few labelled pairs (PPD)", "t2ialign.cli.users_embed"
     ),
@@ -55,6 +70,17 @@ COMMANDS: dict[str, Command] = {
         "[--with SCORER,...] [--data DIR]", "real weights against published values", "t2ialign.cli.scorers_verify"
     ),
     "compare": Command("BASE SET... --output_dir DIR", "win rates, intervals and tests", "t2ialign.cli.compare"),
+    "eval": Command(
+        "SUITE --model M... --output_dir DIR", "generate what is missing, score, compare, report", "t2ialign.cli.eval"
+    ),
+    "pareto": Command(
+        "SET... --axes A,B --output_dir DIR",
+        "which settings no other one beats, and how surely",
+        "t2ialign.cli.pareto",
+    ),
+    "interpolate": Command(
+        "FIRST SECOND --output_dir DIR", "models between two tuned ones", "t2ialign.cli.interpolate"
+    ),
     "export": Command("RUN/final --output FILE", "a LoRA for ComfyUI and A1111", "t2ialign.cli.export"),
     "info": Command("", "versions, devices, attention backends, what is cached", "t2ialign.cli.info"),
 }

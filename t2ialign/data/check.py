@@ -25,6 +25,7 @@ from t2ialign.data import unpaired as picture_sets
 from t2ialign.data.captions import count_cut
 from t2ialign.data.check_report import EXAMPLES, CheckReport, PairsReport, SplitReport, UnpairedReport
 from t2ialign.data.images import open_image
+from t2ialign.data.near_duplicates import across
 from t2ialign.data.pairs import PairDataset
 from t2ialign.data.sources import Table, local_path, open_table, split_names
 from t2ialign.data.unpaired import UnpairedDataset
@@ -90,7 +91,7 @@ def check_pairs(
     Errors, which make the set unfit: an invalid row, an empty prompt, a missing or unreadable picture, the same
     picture on both sides, the same user with the opposite preference on the same two pictures, a pair that is in two
     splits, a split without any preference. Warnings: repeated pairs, users who disagree, prompts that are in two
-    splits, chosen and rejected of different shape.
+    splits or have a near-duplicate in another (see `near_duplicates`), chosen and rejected of different shape.
 
     Args:
         source: As for `load_pairs`.
@@ -119,7 +120,8 @@ def check_unpaired(
 
     Errors, which make the set unfit: an invalid row, an empty prompt, a missing or unreadable picture, a label that is
     neither true nor false, a picture that is in two splits for the same prompt. Warnings: repeated pictures, pictures
-    with both labels for the same prompt, one label alone, prompts that are in two splits.
+    with both labels for the same prompt, one label alone, prompts that are in two splits or have a near-duplicate in
+    another.
 
     Args:
         source: As for `load_unpaired`, with the columns of labelled pictures.
@@ -361,6 +363,9 @@ def _check_leaks(
                 report.splits[name].error(f"{unit} in two splits", where)
             for prompt in sorted(prompts_of[name] & prompts_of[earlier]):
                 report.splits[name].warn("prompt in two splits", f"{prompt!r}, also in {earlier}")
+            for prompt, other in across(prompts_of[name], prompts_of[earlier]):
+                where = f"{prompt!r} is much like {other!r} of {earlier}"
+                report.splits[name].warn("near-duplicate prompt in two splits", where)
 
 
 __all__ = ["EXAMPLES", "CheckReport", "PairsReport", "UnpairedReport", "check_pairs", "check_set", "check_unpaired"]

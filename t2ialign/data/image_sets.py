@@ -229,7 +229,9 @@ class ImageSetWriter:
             shown = "; ".join(f"{key}: {_shown(there, key)} there, {_shown(config, key)} now" for key in differing)
             raise DataError(f"{self.path} was made otherwise ({shown}); choose another folder, or the same settings")
 
-    def add(self, record_fields: Mapping[str, Any], image: Image.Image, *, prompt_index: int) -> ImageRecord:
+    def add(
+        self, record_fields: Mapping[str, Any], image: Image.Image, *, prompt_index: int, file_stem: str | None = None
+    ) -> ImageRecord:
         """Write one picture and its line.
 
         Args:
@@ -237,6 +239,8 @@ class ImageSetWriter:
                 `width`, `height` and `sha256` are filled in here.
             image: The picture, stored as PNG.
             prompt_index: Position of the prompt in its set, from 0; it names the folder.
+            file_stem: Name of the file without its ending; by default the sample's number. Sets of several models
+                need it, for their pictures share sample numbers.
 
         Returns:
             The record as written.
@@ -245,7 +249,9 @@ class ImageSetWriter:
             DataError: If a field is missing or wrong, or another picture has this place.
         """
         sample = record_fields.get("sample", 0)
-        file_name = f"images/{prompt_index:06d}/{sample:04d}.png"
+        stem = f"{sample:04d}" if file_stem is None else file_stem
+        file_name = f"images/{prompt_index:06d}/{stem}.png"
+        inside(self.path, file_name)
         data = encode_png(image)
         made = {"width": image.width, "height": image.height, "sha256": hashlib.sha256(data).hexdigest()}
         record = ImageRecord.from_dict({**record_fields, "file_name": file_name, **made}, f"record of {file_name}")

@@ -51,7 +51,7 @@ def export_kohya(
     if output.suffix != ".safetensors":
         raise ModelError(f"the output {output} must end in .safetensors")
     source, record = _source(Path(final_dir), family)
-    pairs, alphas = _read(source, record)
+    pairs, alphas = read_lora(source, record)
     tensors: dict[str, Any] = {}
     dtype = torch.float16 if half else torch.float32
     for module, (down, up) in sorted(pairs.items()):
@@ -104,8 +104,12 @@ def _source(final_dir: Path, family: str | None) -> tuple[Path, Record]:
     return source, record
 
 
-def _read(source: Path, record: Record) -> tuple[dict[str, tuple[Any, Any]], dict[str, float]]:
-    """The pairs (A, B) of every UNet module and its alpha."""
+def read_lora(source: Path, record: Record) -> tuple[dict[str, tuple[Any, Any]], dict[str, float]]:
+    """The pairs (A, B) of every UNet module of a LoRA file, A [r, in] and B [out, r], and its alpha.
+
+    Raises:
+        ModelError: A weight is none of a LoRA on a UNet, or there are none.
+    """
     import json
 
     from safetensors import safe_open

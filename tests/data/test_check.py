@@ -129,6 +129,20 @@ def test_leaks_between_splits(tmp_path: Path) -> None:
     assert list(check_pairs(tmp_path, split="test").splits) == ["test"]
 
 
+def test_near_duplicate_prompts_in_two_splits(tmp_path: Path) -> None:
+    base = "a small red circle left of a large blue square"
+    write_pairs([{**pair(0), "prompt": base}, pair(1)], tmp_path)
+    write_pairs([{**pair(2), "prompt": base.replace("circle", "circles")}, pair(3)], tmp_path, split="test")
+    report = check_pairs(tmp_path)
+    assert report.fit
+    finding = report.splits["test"].warnings["near-duplicate prompt in two splits"]
+    assert (finding.count, finding.examples) == (
+        1,
+        ["'a small red circles left of a large blue square' is much like "
+         "'a small red circle left of a large blue square' of train"],
+    )  # fmt: skip
+
+
 def test_sizes_notices_and_shapes(tmp_path: Path) -> None:
     grey = picture(0, (32, 16)).convert("L")
     grey.save(tmp_path / "grey.png")

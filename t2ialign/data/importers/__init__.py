@@ -33,6 +33,11 @@ FORMATS = {
     "pickapic": "Pick-a-Pic v1 or v2: parquet files or a hub id",
     "trl": "prompt/chosen/rejected as in TRL, chat messages and images too",
     "pickdoublecaption": "Pick-Double-Caption: Pick-a-Pic with a caption of each picture (dual captions)",
+    "hpdv2": "HPDv2's train.json (pairs) or test.json (ranks)",
+    "imagereward": "ImageRewardDB's JSON: prompts with ranked pictures",
+    "rankings": "JSON or JSON lines with pictures in order of preference",
+    "visionprefer": "VisionPrefer-style JSON lines: pictures rated by aspect",
+    "ultrafeedback": "UltraFeedback-style JSON lines: completions with annotations by aspect",
     "kto": "Diffusion-KTO's CSV, or prompt/completion/label as in TRL: labelled pictures",
 }
 """The formats that are read, with a line of help each. A file of the same name here reads it."""
@@ -116,7 +121,8 @@ def import_pairs(
             and `check_pairs` finds the rest.
         overwrite: Replace the split if it is there.
         both: `kto`: the label of pictures that both won and lost, or `drop`. Diffusion-KTO counts them as won.
-        images: `kto`: the folder that the paths of pictures are relative to. By default that of the table.
+        images: Where pictures are named by their paths (`kto`, `hpdv2`, `imagereward`, `rankings`, `visionprefer`,
+            `ultrafeedback`): the folder that they are relative to. By default that of the table.
         caption_columns: `pickdoublecaption`: the columns with a caption of picture 0 and of picture 1.
 
     Returns:
@@ -135,7 +141,7 @@ def import_pairs(
     folder = None if images is None else Path(images).expanduser()
     unsafe = UnsafeFilter.load(unsafe_words, unsafe_column)
     options = ImportOptions(split, revision, ties, unsafe, both, folder, caption_columns)
-    _check_options(format, form, options)
+    _check_options(format, form, options, has_images=form is cols.UNPAIRED or getattr(reader, "IMAGES", False))
     name = Path(source).name if Path(source).exists() else str(source)
     summary = ImportSummary(format, name, str(output_dir), split, form.name)
     _run(reader, source, options, summary, limit=limit, look=open_image if verify else _header, overwrite=overwrite)
@@ -167,13 +173,14 @@ def _run(
     _describe(folder, summary)
 
 
-def _check_options(format: str, form: cols.Form, options: ImportOptions) -> None:
+def _check_options(format: str, form: cols.Form, options: ImportOptions, has_images: bool) -> None:
     """Refuse an option that the format has not, rather than to pass over it."""
     if options.both not in get_args(Both):
         raise DataError(f"both must be one of {', '.join(get_args(Both))}, not {options.both!r}")
-    if form is cols.PAIRS and (options.both != "win" or options.images is not None):
-        option = "both" if options.both != "win" else "images"
-        raise DataError(f"--{option} is for labelled pictures, but the format {format} holds pairs; leave it out")
+    if form is cols.PAIRS and options.both != "win":
+        raise DataError(f"--both is for labelled pictures, but the format {format} holds pairs; leave it out")
+    if options.images is not None and not has_images:
+        raise DataError(f"--images is for formats that keep pictures elsewhere, not for {format}; leave it out")
     if form is cols.UNPAIRED and options.ties != "drop":
         raise DataError(
             f"--ties {options.ties} is for pairs; --both says what becomes of pictures that both won and lost"

@@ -329,7 +329,7 @@ def test_options_belong_to_a_format(tmp_path: Path) -> None:
     write_pairs([pair(0)], tmp_path / "pairs")
     with pytest.raises(DataError, match="--both is for labelled pictures, but the format trl holds pairs"):
         import_pairs("trl", tmp_path / "pairs", tmp_path / "out", both="drop")
-    with pytest.raises(DataError, match="--images is for labelled pictures"):
+    with pytest.raises(DataError, match="--images is for formats that keep pictures elsewhere"):
         import_pairs("trl", tmp_path / "pairs", tmp_path / "out", images=root)
 
 
