@@ -75,7 +75,7 @@ def test_info_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["versions"]["torch"] in shown
     assert found["devices"][0]["name"] == "cpu"
     assert "sdpa" in found["attention"]
-    assert set(found["packaged"]) == {"mini-sd", "mini-clip", "mini-pairs", "mini-user-pairs"}
+    assert set(found["packaged"]) == {"mini-sd", "mini-clip", "mini-pickscore", "mini-pairs", "mini-user-pairs"}
     assert found["cached"] == []
 
 
