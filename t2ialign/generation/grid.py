@@ -79,13 +79,13 @@ def make_grid(
     """Draw prompts down and models across, the same seeds side by side, and write a PNG.
 
     Args:
-        sets: Image sets.
+        sets: Image sets. One in which several models drew becomes a column a model.
         output: The PNG file.
         max_prompts: Rows; prompts that all sets have come first, in the order of the first set.
         samples: Pictures of a prompt that are shown of each set.
         cell: Side of a picture in pixels; `None` for one between 128 and 256 that suits the pictures.
             Small pictures are enlarged by repeating pixels, large ones reduced smoothly.
-        labels: Names of the sets; by default their models' or folders'.
+        labels: Names of the columns; by default the models' or folders'.
 
     Returns:
         `output`.
@@ -99,15 +99,15 @@ def make_grid(
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     if not sets:
         raise ConfigError("there is no image set to show; name at least one")
-    folders = [Path(folder) for folder in sets]
-    opened = [ImageSet(folder) for folder in folders]
-    indexed = [_index(image_set) for image_set in opened]
+    columns = _columns([Path(folder) for folder in sets], labels)
+    folders, opened = [each.image_set.path for each in columns], [each.image_set for each in columns]
+    indexed, names = [each.index for each in columns], [each.label for each in columns]
     _check_seeds(folders, indexed)
     prompts = _choose(folders, indexed, max_prompts)
-    layout = _layout(opened, cell, samples, len(prompts), set_labels(folders, labels))
+    layout = _layout(opened, cell, samples, len(prompts), names)
     canvas = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    _draw_heads(draw, layout, set_labels(folders, labels))
+    _draw_heads(draw, layout, names)
     for row, (prompt_id, prompt) in enumerate(prompts):
         _draw_text(draw, layout, row, prompt, prompt_id)
         for column, (image_set, index) in enumerate(zip(opened, indexed, strict=True)):
@@ -119,9 +119,47 @@ def make_grid(
     return Path(output)
 
 
-def _index(image_set: ImageSet) -> dict[Key, ImageRecord]:
-    found: dict[Key, ImageRecord] = {}
+@dataclass(frozen=True)
+class _Column:
+    """A set, or what one model made of a set of several, and its label."""
+
+    image_set: ImageSet
+    index: dict[Key, ImageRecord]
+    label: str
+
+
+def _columns(folders: list[Path], labels: Sequence[str] | None) -> list[_Column]:
+    """Open sets; one in which several models drew the same samples becomes a column a model."""
+    parts = [(image_set, *part) for image_set in map(ImageSet, folders) for part in _by_model(image_set).items()]
+    if len(parts) == len(folders):
+        names = set_labels(folders, labels)
+    elif labels and len(labels) != len(parts):
+        raise DataError(f"{len(labels)} labels for {len(parts)} columns, one for each model of a set; give each one")
+    elif labels:
+        names = list(labels)
+    else:
+        # The models alone name the columns of one set; beside others, the folders are named too.
+        folded = [(image_set.path.resolve().name, model) for image_set, model, _ in parts]
+        names = [model if len(folders) == 1 else f"{name}: {model}".removesuffix(": ") for name, model in folded]
+    return [
+        _Column(image_set, _index(image_set, records), name)
+        for (image_set, _, records), name in zip(parts, names, strict=True)
+    ]
+
+
+def _by_model(image_set: ImageSet) -> dict[str, list[ImageRecord]]:
+    """Part the records by model where models share samples; else all of them, under no name."""
+    if len({(record.prompt_id, record.sample) for record in image_set.records}) == len(image_set.records):
+        return {"": list(image_set.records)}
+    parts: dict[str, list[ImageRecord]] = {}
     for record in image_set.records:
+        parts.setdefault(record.model, []).append(record)
+    return parts
+
+
+def _index(image_set: ImageSet, records: list[ImageRecord]) -> dict[Key, ImageRecord]:
+    found: dict[Key, ImageRecord] = {}
+    for record in records:
         key = (record.prompt_id, record.sample)
         if key in found:
             raise DataError(

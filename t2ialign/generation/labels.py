@@ -6,6 +6,7 @@ things in one picture or table share one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -57,12 +58,24 @@ class Variant(NamedTuple):
         adapter: A run's `final/`, or `None`.
         user: A user's file or a mix, or `None` for nobody.
         label: What it is called.
+        guidance: The guidance scale, `None` for the model's default.
+        drawn_from: The scales of which one is drawn for each picture; empty where all have `guidance`.
     """
 
     model: str
     adapter: str | None
     user: str | None
     label: str
+    guidance: float | None = None
+    drawn_from: tuple[float, ...] = ()
+
+    def scale(self, seed: int, prompt_id: str, sample: int) -> float | None:
+        """Return the guidance scale of one picture, a function of these three and the label where it is drawn."""
+        if not self.drawn_from:
+            return self.guidance
+        text = "\x1f".join(("guidance", str(int(seed)), prompt_id, str(int(sample)), self.label))
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return self.drawn_from[int.from_bytes(digest[:8], "big") % len(self.drawn_from)]
 
 
 def variants(options: GenerateOptions) -> list[Variant]:
@@ -78,7 +91,23 @@ def variants(options: GenerateOptions) -> list[Variant]:
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"two models would both be called {label!r}; name each with --label")
-    return [Variant(*parts) for parts in zip(models, adapters, users, labels, strict=True)]
+    plain = [Variant(*parts) for parts in zip(models, adapters, users, labels, strict=True)]
+    found = [scaled for variant in plain for scaled in _scaled(variant, options)]
+    names = [variant.label for variant in found]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two kinds of pictures would both be called {repeated[0]!r}; name the models with --label")
+    return found
+
+
+def _scaled(variant: Variant, options: GenerateOptions) -> list[Variant]:
+    """Give a variant its guidance scales: one of it for each, named by it, or one that draws."""
+    scales = options.guidance_scales
+    if len(scales) == 1:
+        return [variant._replace(guidance=scales[0])]
+    known = tuple(float(scale) for scale in scales if scale is not None)
+    if options.guidance_choice == "drawn":
+        return [variant._replace(drawn_from=known)]
+    return [variant._replace(label=f"{variant.label}-g{scale:g}", guidance=scale) for scale in known]
 
 
 def _each(given: Sequence[str], count: int) -> list[str | None]:

@@ -14,16 +14,18 @@ from t2ialign.errors import ConfigError
 
 SCHEDULERS = ("auto", "pipeline", "ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc")
 """`auto` is `ddim` for mini-sd and `pipeline`, the model's own scheduler, for everything else."""
+GUIDANCE_CHOICES = ("each", "drawn")
+"""What several guidance scales mean."""
 
 
 @dataclass
 class GenerateOptions:
     """What to generate, with which models, for whom, and where to put it.
 
-    With one model (and at most one adapter and one user) `output_dir` is the image set; with several,
-    each gets the folder `output_dir/<label>`. Several adapters go with one model, or one adapter with
-    each model in the order given, where `none` leaves a model as it is. Several users go with one
-    model and adapter, or one user with each of them; one user alone is that of all.
+    With one model (and at most one adapter, user and guidance scale) `output_dir` is the image set; with several,
+    each gets the folder `output_dir/<label>`, unless all go into `one_set`. Several adapters go with one model, or one
+    adapter with each model in the order given, where `none` leaves a model as it is. Several users go with one model
+    and adapter, or one user with each of them; one user alone is that of all.
     """
 
     model: list[str] = option(
@@ -42,9 +44,15 @@ class GenerateOptions:
     label: list[str] = option([], "Name of each model in the image set, in the order of the models.")
     images_per_prompt: int = option(1, "Pictures of each prompt, numbered from 0; each has its own seed.")
     num_inference_steps: int | None = option(None, "Denoising steps; default 25 for mini-sd, 50 otherwise.")
-    guidance_scale: float | None = option(
-        None, "Classifier-free guidance; default 4 for mini-sd, 5 for SDXL, 7.5 otherwise."
+    guidance_scale: float | list[float] | None = option(
+        None, "Classifier-free guidance, or several scales, 3,5,7.5; default 4 for mini-sd, 5 for SDXL, 7.5 otherwise."
     )
+    guidance_choice: str = option(
+        "each",
+        "Several scales: each of them for each model, or one of them drawn for each picture.",
+        choices=GUIDANCE_CHOICES,
+    )
+    one_set: bool = option(False, "Bring the pictures of all models, users and scales into one image set.")
     user_guidance_scale: float | None = option(
         None, "How strongly the user counts; default as strongly as the text, 0 is the base model."
     )
@@ -70,16 +78,31 @@ class GenerateOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
-        if self.guidance_scale is not None and self.guidance_scale < 0:
-            raise ConfigError(
-                f"guidance_scale is {self.guidance_scale}; it must be 0 or more (1 or less: no guidance)"
-            )
+        self._check_scales()
         for name in ("height", "width"):
             value = getattr(self, name)
             if value is not None and (value < 8 or value % 8):
                 raise ConfigError(f"{name} is {value}; it must be a positive multiple of 8")
         self._check_variants()
         self._check_users()
+
+    @property
+    def guidance_scales(self) -> tuple[float | None, ...]:
+        """The scales asked for, as they were given; `None` for the model's default."""
+        given = self.guidance_scale
+        return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+    def _check_scales(self) -> None:
+        scales = self.guidance_scales
+        if not scales:
+            raise ConfigError("guidance_scale is an empty list; give a scale, or leave it out")
+        for scale in scales:
+            if scale is not None and not 0 <= scale < math.inf:
+                raise ConfigError(f"guidance_scale is {scale}; it must be 0 or more (1 or less: no guidance)")
+        if len(set(scales)) < len(scales):
+            raise ConfigError(f"guidance_scale is {', '.join(map(str, scales))}; give each scale once")
+        if self.guidance_choice == "drawn" and len(scales) < 2:
+            raise ConfigError("guidance_choice is drawn, but there is nothing to draw from; give several scales")
 
     def _check_variants(self) -> None:
         if not self.model:

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,12 @@ import torch
 
 from t2ialign.data.image_sets import ImageSetWriter
 from t2ialign.data.prompts import Prompt, read_prompts
+from t2ialign.generation.filling import Item, Share, fill, open_writer
 from t2ialign.generation.labels import Variant, model_label, variants
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.processes import Processes
 from t2ialign.generation.quiet import quiet
-from t2ialign.generation.sampler import default_guidance, default_steps, generate_images
+from t2ialign.generation.sampler import default_guidance, default_steps
 from t2ialign.generation.schedulers import make_scheduler
 from t2ialign.generation.seeds import image_seed
 from t2ialign.generation.users import User, check_user, default_user_guidance, read_user
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHARED = ("negative_prompt", "seed", "prompt_set", "prompts_sha256", "device", "versions")
+"""What all models of one set have in common; the rest stands there for each model by itself."""
 _SAMPLED = 4096
 """Numbers of each weight tensor that enter the fingerprint."""
 
@@ -69,25 +72,6 @@ class GenerationSummary:
         )
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One picture to be made."""
-
-    index: int
-    prompt: Prompt
-    sample: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What this process makes of one set."""
-
-    items: list[_Item]
-    label: str
-    user: User | None
-
-
 def generate(options: GenerateOptions) -> GenerationSummary:
     """Make what is missing of one or several image sets.
 
@@ -110,34 +94,65 @@ def generate(options: GenerateOptions) -> GenerationSummary:
     users = {variant.user: read_user(variant.user) for variant in everything if variant.user is not None}
     prompts = read_prompts(options.prompts)
     items = [
-        _Item(index, prompt, sample, image_seed(options.seed, prompt.prompt_id, sample))
+        Item(index, prompt, sample, image_seed(options.seed, prompt.prompt_id, sample))
         for index, prompt in enumerate(prompts[: options.limit])
         for sample in range(options.images_per_prompt)
     ]
     processes = Processes()
     counts = [0, 0]
     truncated = 0
-    folders = []
-    for variant in everything:
-        label, user = variant.label, None if variant.user is None else users[variant.user]
-        folder = Path(options.output_dir) / label if len(everything) > 1 else Path(options.output_dir)
-        model = _load(options, variant.model, variant.adapter, processes)
+    folders: list[str] = []
+    for variant, model, is_new in _loaded(everything, options, processes):
+        user = None if variant.user is None else users[variant.user]
+        alone = options.one_set or len(everything) == 1
+        folder = Path(options.output_dir) if alone else Path(options.output_dir) / variant.label
         if user is not None:
             check_user(model, user)
-        truncated = max(truncated, _count_truncated(model, prompts[: options.limit], label, processes))
-        config = _config(options, model, prompts, variant, user)
-        share = _Share(items[processes.rank :: processes.count], label, user)
-        with _writer(folder, config, processes) as writer:
-            made, kept = _fill(writer, model, share, options, processes)
+        if is_new:
+            cut = count_truncated(model, prompts[: options.limit], variant.label, processes)
+            truncated = max(truncated, cut)
+        config = describe(options, model, prompts, variant, user)
+        share = Share(items[processes.rank :: processes.count], variant, user, options.one_set)
+        with _opened(folder, config, variant.label, options.one_set, processes) as writer:
+            made, kept = fill(writer, model, share, options, processes)
         counts = [counts[0] + made, counts[1] + kept]
-        folders.append(str(folder))
-        del model
-        gc.collect()
+        folders += [] if str(folder) in folders else [str(folder)]
+        del model  # or it would stay in memory beside the next one
     used = len(prompts[: options.limit])
     return GenerationSummary(folders, used, counts[0], counts[1], truncated, time.monotonic() - started)
 
 
-def _load(options: GenerateOptions, name: str, adapter: str | None, processes: Processes) -> DiffusionModel:
+def _loaded(
+    everything: list[Variant], options: GenerateOptions, processes: Processes
+) -> Iterator[tuple[Variant, DiffusionModel, bool]]:
+    """Load the model of each variant, one in memory at a time, and say whether it is another than before."""
+    model: DiffusionModel | None = None
+    before: tuple[str, str | None] | None = None
+    for variant in everything:
+        wanted = (variant.model, variant.adapter)
+        is_new = model is None or wanted != before
+        if is_new:
+            model = None
+            gc.collect()
+            model = load(options, *wanted, processes)
+        before = wanted
+        assert model is not None
+        yield variant, model, is_new
+
+
+def _opened(
+    folder: Path, config: dict[str, Any], label: str, one_set: bool, processes: Processes
+) -> AbstractContextManager[ImageSetWriter]:
+    """Open a set of one model, or one of several, where each model has its own part of the description."""
+    if not one_set:
+        return open_writer(folder, config, processes)
+    shared = {name: config[name] for name in SHARED}
+    own = {name: value for name, value in config.items() if name not in (*SHARED, "label")}
+    return open_writer(folder, shared, processes, (label, own))
+
+
+def load(options: GenerateOptions, name: str, adapter: str | None, processes: Processes) -> DiffusionModel:
+    """Load a model, and put a LoRA or a user adapter on it where one is given."""
     from t2ialign.models.loading import load_model
     from t2ialign.models.lora import load_adapter
     from t2ialign.models.user_adapter import find_user_adapter, load_user_adapter
@@ -154,12 +169,13 @@ def _load(options: GenerateOptions, name: str, adapter: str | None, processes: P
         )
     if adapter is not None:
         with quiet():
-            load = load_adapter if find_user_adapter(adapter) is None else load_user_adapter
-            load(model, adapter)
+            put = load_adapter if find_user_adapter(adapter) is None else load_user_adapter
+            put(model, adapter)
     return model
 
 
-def _count_truncated(model: DiffusionModel, prompts: list[Prompt], label: str, processes: Processes) -> int:
+def count_truncated(model: DiffusionModel, prompts: list[Prompt], label: str, processes: Processes) -> int:
+    """Count the prompts that the model does not read to their end, and warn of them."""
     count = model.count_truncated([prompt.prompt for prompt in prompts])
     if count and processes.rank == 0:
         logger.warning(
@@ -171,7 +187,7 @@ def _count_truncated(model: DiffusionModel, prompts: list[Prompt], label: str, p
     return count
 
 
-def _config(
+def describe(
     options: GenerateOptions, model: DiffusionModel, prompts: list[Prompt], variant: Variant, user: User | None
 ) -> dict[str, Any]:
     """Describe how the pictures are made; equal descriptions mean equal pictures.
@@ -180,8 +196,8 @@ def _config(
     """
     from t2ialign.models.record import package_versions
 
-    name, adapter, _, label = variant
-    guidance = default_guidance(model.family) if options.guidance_scale is None else float(options.guidance_scale)
+    name, adapter, label = variant.model, variant.adapter, variant.label
+    guidance = default_guidance(model.family) if variant.guidance is None else float(variant.guidance)
     scheduler = make_scheduler(options.scheduler, model.pipeline.scheduler, model.family)
     listed = json.dumps([[prompt.prompt_id, prompt.prompt] for prompt in prompts], ensure_ascii=False)
     return {
@@ -194,8 +210,8 @@ def _config(
         "prediction_type": model.prediction_type,
         "scheduler": type(scheduler).__name__,
         "num_inference_steps": options.num_inference_steps or default_steps(model.family),
-        "guidance_scale": guidance,
-        **({} if user is None else _user_config(options, model, user, guidance)),
+        "guidance_scale": [float(scale) for scale in variant.drawn_from] or guidance,
+        **({} if user is None else _user_config(options, model, user, None if variant.drawn_from else guidance)),
         "negative_prompt": options.negative_prompt,
         "height": options.height or model.resolution,
         "width": options.width or model.resolution,
@@ -208,14 +224,18 @@ def _config(
     }
 
 
-def _user_config(options: GenerateOptions, model: DiffusionModel, user: User, guidance: float) -> dict[str, Any]:
-    scale = options.user_guidance_scale
+def _user_config(
+    options: GenerateOptions, model: DiffusionModel, user: User, guidance: float | None
+) -> dict[str, Any]:
+    shown: float | None = options.user_guidance_scale
+    if shown is None and guidance is not None:
+        shown = default_user_guidance(model, guidance)
     return {
         "user": user.label,
         "user_weights": [list(part) for part in user.weights],
         "user_sha256": user.sha256,
         "user_extractor": user.extractor,
-        "user_guidance_scale": default_user_guidance(model, guidance) if scale is None else float(scale),
+        "user_guidance_scale": None if shown is None else float(shown),
     }
 
 
@@ -235,78 +255,3 @@ def weights_fingerprint(pipeline: Any) -> str:
             picked = flat[:: max(1, flat.numel() // _SAMPLED)].contiguous().cpu()
             digest.update(picked.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _writer(folder: Path, config: dict[str, Any], processes: Processes) -> Iterator[ImageSetWriter]:
-    """Open a set in every process, the first one first, and close it there last."""
-    with processes.first_goes_first():
-        writer = ImageSetWriter(folder, config, rank=processes.rank, world_size=processes.count)
-    try:
-        yield writer
-    except BaseException:
-        if processes.count == 1:  # otherwise others may still be writing; the next run brings the parts together
-            writer.close()
-        raise
-    if processes.rank != 0:
-        writer.close()
-    processes.wait()
-    writer.close()
-    processes.wait()
-
-
-def _fill(
-    writer: ImageSetWriter,
-    model: DiffusionModel,
-    share: _Share,
-    options: GenerateOptions,
-    processes: Processes,
-) -> tuple[int, int]:
-    """Make the pictures that the set lacks; return how many were made and how many were there."""
-    from tqdm import tqdm
-
-    items, label = share.items, share.label
-    todo = [item for item in items if (item.prompt.prompt_id, item.sample, label) not in writer.done]
-    kept = len(items) - len(todo)
-    pictures = generate_images(
-        model,
-        [item.prompt.prompt for item in todo],
-        [item.seed for item in todo],
-        num_inference_steps=options.num_inference_steps,
-        guidance_scale=options.guidance_scale,
-        negative_prompt=options.negative_prompt,
-        batch_size=options.batch_size,
-        height=options.height,
-        width=options.width,
-        scheduler=options.scheduler,
-        users=None if share.user is None else [share.user.tokens] * len(todo),
-        user_guidance_scale=options.user_guidance_scale,
-    )
-    made = 0
-    quiet = True if processes.rank else None
-    try:
-        with tqdm(total=len(items), initial=kept, desc=label, unit="picture", disable=quiet) as bar:
-            for item, picture in zip(todo, pictures, strict=True):
-                writer.add(_fields(item, label, options.negative_prompt), picture, prompt_index=item.index)
-                made += 1
-                bar.update()
-    except KeyboardInterrupt:
-        logger.warning("stopped at %d of %d pictures; the same command continues", kept + made, len(items))
-        raise
-    return made, kept
-
-
-def _fields(item: _Item, label: str, negative_prompt: str) -> dict[str, Any]:
-    """Return the picture's line of metadata, less what the writer knows itself."""
-    prompt = item.prompt
-    return {
-        **prompt.extra,
-        "prompt_id": prompt.prompt_id,
-        "prompt": prompt.prompt,
-        "negative_prompt": negative_prompt,
-        "sample": item.sample,
-        "seed": item.seed,
-        "model": label,
-        "set": prompt.set,
-        "category": prompt.category,
-    }
