@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS, TEST_PROMPTS = 240, 100
-WATCHED = "pickscore@mini-pickscore"
+WATCHED = "oracle"
 logger = logging.getLogger(__name__)
 
 
@@ -147,12 +147,12 @@ def confirmed(folder: Path) -> dict[str, Any]:
 def train(folder: Path, seed: int) -> dict[str, Any]:
     """Train the scorer and the four models."""
     scorer = folder / "vp-score" / "final"
-    guided = ("--scorer", f"preference@{scorer}", "--watch", WATCHED)
+    guided = ("--scorer", f"preference@{scorer}", "--watch", WATCHED, "--watch_every", 25, "--watch_count", 48)
     runs: dict[str, tuple[object, ...]] = {
         "vp-score": (
-            *("reward", "--model", "mini-clip", "--pairs", folder / "pairs-each", "--head", "aspects"),
-            *("--steps", 600, "--batch_size", 16, "--gradient_accumulation_steps", 1, "--learning_rate", 2e-4),
-            *("--lr_warmup_steps", 20),
+            *("reward", "--model", "mini-pickscore", "--pairs", folder / "pairs-each", "--head", "aspects"),
+            *("--method", "head", "--steps", 400, "--batch_size", 16, "--gradient_accumulation_steps", 1),
+            *("--learning_rate", 1e-3, "--lr_warmup_steps", 20, "--checkpoint_every", 0),
         ),
         "dpo": ("dpo", "--model", "mini-sd", "--pairs", folder / "pairs"),
         "modpo": (
@@ -186,7 +186,7 @@ def measure(folder: Path) -> dict[str, Any]:
             *("--images_per_prompt", 2, "--batch_size", 40, "--output_dir", pictures),
         )
         t2ialign("annotate", pictures, "--annotator", "oracle", "--output_dir", folder / "test" / f"{name}-rated")
-        t2ialign("score", pictures, "--with", f"{scorer},{WATCHED}")
+        t2ialign("score", pictures, "--with", scorer)
         rated = read_annotations(folder / "test" / f"{name}-rated")
         found[name] = {"ratings": sorted(rated, key=lambda each: each.prompt_id), **read(pictures)}
     keys = [(a.prompt_id, i) for a in found["base"]["ratings"] for i in range(len(a.images))]

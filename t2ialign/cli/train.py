@@ -19,6 +19,15 @@ EXAMPLES = """examples:
   accelerate launch -m t2ialign train {name} --config trainers/{name}/{large}.yaml --pairs my_pairs --output_dir runs/l
 """
 
+GUIDED_EXAMPLES = """examples:
+  t2ialign train {name} --model mini-sd --scorer {scorer} --output_dir runs/first --steps 20
+  t2ialign train {name} --config trainers/{name}/sd15.yaml --prompts my_prompts.txt --watch aesthetic \\
+      --output_dir runs/mine
+  t2ialign train {name} --config runs/mine/config.yaml --output_dir runs/mine --resume latest
+  accelerate launch -m t2ialign train {name} --config trainers/{name}/sdxl.yaml --prompts my_prompts.txt \\
+      --output_dir runs/l
+"""
+
 SHOWN = (
     "status",
     "signal",
@@ -27,6 +36,7 @@ SHOWN = (
     "model.family",
     "model.trainable_parameters",
     "pairs.count",
+    "prompts.count",
     "captions_cut",
     "users.count",
     "users.pairs_used_as_shots",
@@ -37,6 +47,13 @@ SHOWN = (
     "last.loss",
     "last.implicit_accuracy",
     "last.margin",
+    "last.reward",
+    "last.divergence",
+    "watched.first.watch_reward",
+    "watched.last.watch_reward",
+    "watched.first.watch",
+    "watched.last.watch",
+    "watched.over_optimised_at",
     "held_out.accuracy",
     "held_out.ece",
     "few_shot.fitted.accuracy",
@@ -61,13 +78,29 @@ def main(words: list[str]) -> int:
         epilog=examples(name),
     )
     quiet_libraries()
-    report = load_object(algorithm.train)(config)
+    report = load_object(algorithm.train)(config, **(scorers(config) if algorithm.guided else {}))
     say(*summary(report))
     return exit_code(report)
 
 
+def scorers(config: Any) -> dict[str, Any]:
+    """Load what a reward-guided algorithm is handed: the scorer that it raises, and the one that it watches."""
+    from accelerate import PartialState
+
+    from t2ialign.engine.resume import check_output
+    from t2ialign.reward_models.registry import load_scorer
+
+    if not config.estimate:
+        check_output(config.output_dir, config.resume)
+    device = str(PartialState().device)
+    watch = None if config.watch is None else load_scorer(config.watch, device=device)
+    return {"scorer": load_scorer(config.scorer, device=device), "watch": watch}
+
+
 def examples(name: str) -> str:
     """Return the examples of an algorithm's help."""
+    if ALGORITHMS[name].guided:
+        return GUIDED_EXAMPLES.format(name=name, scorer="oracle" if name == "ddpo" else "clipscore@mini-clip")
     models = {"model": "mini-sd", "small": "sd15", "large": "sdxl"}
     if name == "reward":
         models = {"model": "mini-clip", "small": "clip-vit-h", "large": "clip-vit-h"}

@@ -190,6 +190,8 @@ class _Fit:
         total, asked = self.schedule.steps, self._asked()
         batches: Iterator[Any] = iter(loader_of(self.task, self.config, self.schedule, run.step))
         quiet = None if self.accelerator.is_main_process else True
+        if run.step == 0 and not asked:
+            self._measure(run)
         bar = tqdm(total=total, initial=run.step, unit="step", disable=quiet)
         with bar:
             while run.step < total and not asked:
@@ -197,7 +199,7 @@ class _Fit:
                 figures, asked = run.advance(batches, self.stop)
                 seconds = time.perf_counter() - begun
                 self.timed += seconds
-                self._log(run, log, figures, seconds)
+                self._log(run, log, figures | self._measure(run), seconds)
                 bar.update()
                 bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
                 self._guard(run)
@@ -242,6 +244,18 @@ class _Fit:
                     file.parent.mkdir(exist_ok=True)
                     self.task.write_samples(file, self.stop)
             self.accelerator.wait_for_everyone()
+
+    def _measure(self, run: Run) -> dict[str, Any]:
+        """Let the first process look at the model as it is shown, where its time has come."""
+        every = self.task.measure_every
+        if not every or (run.step % every and run.step != self.schedule.steps):
+            return {}
+        found: dict[str, Any] = {}
+        if self.accelerator.is_main_process:
+            with self._shown(run):
+                found = dict(self.task.measure(run.step))
+        self.accelerator.wait_for_everyone()
+        return found
 
     def _shown(self, run: Run) -> Any:
         return nullcontext() if run.average is None else run.average.applied()

@@ -33,6 +33,8 @@ class Stream(IntEnum):
     CAPTION = 7
     USER = 8
     USER_EMBEDDING = 9
+    CHAIN = 10
+    STOP = 11
 
 
 _ORDER = 1 << 32

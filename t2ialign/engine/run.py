@@ -77,6 +77,7 @@ class Run:
         """
         rate = self._rate * self._factor(self.step)
         set_rate(self.optimizer, rate)
+        self.task.begin_step(self.step)
         seed_modules(self.config.seed, self.step, self.schedule.rank)
         collected = self._accumulate(batches)
         limit = self.config.max_grad_norm or math.inf
@@ -95,11 +96,13 @@ class Run:
         if self.task.surveys:
             figures, batches = self._survey(batches)
         for micro in range(count):
-            last = micro == count - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
-                output = self.task.loss(self.module, next(batches), figures)
-                self.accelerator.backward(output.loss / count)
-            collected.add(output)
+            parts = self.task.parts(next(batches))
+            for number, part in enumerate(parts, 1):
+                last = micro == count - 1 and number == len(parts)
+                with nullcontext() if last else self.accelerator.no_sync(self.module):
+                    output = self.task.loss(self.module, part, figures)
+                    self.accelerator.backward(output.loss / (count * len(parts)))
+                collected.add(output)
         return collected
 
     def _survey(self, batches: Iterator[Any]) -> tuple[Tensor | None, Iterator[Any]]:

@@ -57,7 +57,9 @@ class Task(ABC):
     Most losses look at a batch alone. One that depends on all examples of a step (`surveys`) is given them in two
     passes, so that it is the same however a step is split into batches and processes: `survey` of every batch without
     gradient, then `loss` with the figures of the whole step. A task that learns beside its weights (`state`) keeps
-    that in the checkpoint, and moves on in `end_step`.
+    that in the checkpoint, and moves on in `end_step`. One whose batch is too much for one backward pass divides it
+    (`parts`); one that makes its own examples from the model does so in `begin_step`; one that looks at how the model
+    draws does so in `measure`.
     """
 
     @property
@@ -78,6 +80,17 @@ class Task(ABC):
     @abstractmethod
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         """Fill caches before the first step; return early once `stop()` is true."""
+
+    def begin_step(self, step: int) -> None:
+        """Prepare for optimizer step number `step`, counted from 0; every process is called."""
+        return None
+
+    def parts(self, batch: Any) -> Sequence[Any]:
+        """Return what of a batch is computed one after the other, a backward pass each; its loss is their mean.
+
+        There are as many for every batch of every process.
+        """
+        return (batch,)
 
     @property
     def surveys(self) -> bool:
@@ -110,6 +123,19 @@ class Task(ABC):
         """Go on from a state; DataError if it is another task's."""
         if state:
             raise DataError(f"the checkpoint holds {', '.join(state)}, which this task does not know")
+
+    @property
+    def measure_every(self) -> int:
+        """Optimizer steps between two calls of `measure`; 0 for none at all."""
+        return 0
+
+    def measure(self, step: int) -> Mapping[str, float]:
+        """Look at the model as it is shown after `step` steps, and return figures for that step's line of metrics.
+
+        The first process is called before the first step (0, which has no line), every `measure_every` steps, and
+        after the last one.
+        """
+        return {}
 
     @abstractmethod
     def write_samples(self, file: Path, stop: StopRequested) -> None:

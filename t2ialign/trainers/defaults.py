@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from t2ialign.engine.config import known
 from t2ialign.objectives.beta import HALVED, PLAIN, convert_beta
-from t2ialign.trainers.preference_config import PreferenceConfig
+from t2ialign.trainers.model_config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
-C = TypeVar("C", bound=PreferenceConfig)
+C = TypeVar("C", bound=ModelConfig)
 
 # LoRA: diffusers' README for train_diffusion_dpo.py (16 x 2 pairs, rate 1e-5, constant), here with smaller batches.
 _SD_LORA: dict[str, Any] = {
@@ -108,6 +108,58 @@ _OTHERWISE: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("", ""): {"beta": 2000.0, "caption_dropout": 0.2},
         ("", "full"): {"learning_rate": 1e-7, "lr_warmup_steps": 200, "gradient_accumulation_steps": 32},
     },
+    # ReFL.py of ImageReward: every weight, chains of 40 steps that stop at one of 30 to 39; its paper: rate 1e-5. The
+    # rate of a LoRA and the batch are ours; guidance is the pipelines' own, so that what is drawn is what is raised.
+    "refl": {
+        ("", ""): {
+            "steps": 1000,
+            "num_inference_steps": 40,
+            "guidance_scale": 7.5,
+            "batch_size": 2,
+            "gradient_accumulation_steps": 8,
+            "gradient_checkpointing": True,
+        },
+        ("sdxl", ""): {"guidance_scale": 5.0, "batch_size": 1, "gradient_accumulation_steps": 16},
+        ("", "lora"): {"learning_rate": 2e-4},
+        ("", "full"): {"learning_rate": 1e-5, "lr_scheduler": "constant", "lr_warmup_steps": 0},
+        ("mini-sd", ""): {
+            "steps": 25,
+            "num_inference_steps": 16,
+            "guidance_scale": 4.0,
+            "prompts": "mini-prompts",
+            "batch_size": 16,
+            "gradient_accumulation_steps": 1,
+        },
+    },
+    # config/base.py and dgx.py of ddpo-pytorch at 28d2d8c: guidance 5, 50 steps, rate 1e-4 with a LoRA, 3e-5 without.
+    "ddpo": {
+        ("", ""): {
+            "steps": 200,
+            "num_inference_steps": 50,
+            "guidance_scale": 5.0,
+            "batch_size": 8,
+            "gradient_accumulation_steps": 16,
+            "gradient_checkpointing": False,
+            "updates_per_round": 2,
+            "pictures_per_prompt": 8,
+            "timestep_fraction": 1.0,
+        },
+        ("sdxl", ""): {"batch_size": 2, "gradient_accumulation_steps": 64, "gradient_checkpointing": True},
+        ("", "lora"): {"learning_rate": 1e-4},
+        ("", "full"): {"learning_rate": 3e-5, "lr_scheduler": "constant", "lr_warmup_steps": 0},
+        ("mini-sd", ""): {
+            "learning_rate": 3e-4,
+            "guidance_scale": 4.0,
+            "prompts": "mini-prompts",
+            "steps": 100,
+            "num_inference_steps": 8,
+            "batch_size": 48,
+            "gradient_accumulation_steps": 1,
+            "updates_per_round": 1,
+            "pictures_per_prompt": 6,
+            "timestep_fraction": 0.5,
+        },
+    },
 }
 
 _ALWAYS: dict[str, Any] = {"crop": "center", "flip": "none", "time_ids": "real", "empty_caption": "zeros"}
@@ -146,8 +198,9 @@ def family_defaults(family: str, method: str, algorithm: str = "dpo") -> dict[st
     kind = "full" if method == "full" else "lora"
     defaults = dict(_TABLE.get((family, kind), _TABLE["sd15", kind]))
     otherwise = _OTHERWISE.get(algorithm, {})
-    which = family if family == "mini-sd" else ""
-    return defaults | otherwise.get((which, ""), {}) | otherwise.get((which, kind), {})
+    for which in (family,) if family == "mini-sd" else ("", family):
+        defaults |= otherwise.get((which, ""), {}) | otherwise.get((which, kind), {})
+    return defaults
 
 
 def resolve(config: C, *, family: str, resolution: int, processes: int = 1, algorithm: str = "dpo") -> C:
@@ -174,11 +227,11 @@ def resolve(config: C, *, family: str, resolution: int, processes: int = 1, algo
     return replace(config, **filled, lora=lora)
 
 
-def _missing(config: PreferenceConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _missing(config: ModelConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(config)} & defaults.keys()
     return {name: defaults[name] for name in names if getattr(config, name) is None}
 
 
-def _pairs_per_step(config: PreferenceConfig, processes: int) -> int:
+def _pairs_per_step(config: ModelConfig, processes: int) -> int:
     batch = known(config.batch_size, "batch_size")
     return batch * known(config.gradient_accumulation_steps, "gradient_accumulation_steps") * processes

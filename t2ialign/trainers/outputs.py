@@ -13,7 +13,7 @@ from torch import Tensor
 from t2ialign.config import to_dict
 from t2ialign.engine.task import StopRequested
 from t2ialign.models.diffusion import DiffusionModel
-from t2ialign.trainers.preference_config import PreferenceConfig
+from t2ialign.trainers.model_config import ModelConfig
 
 COLUMNS = 4
 _SHOWN = (
@@ -28,6 +28,21 @@ _SHOWN = (
     "desirable_weight",
     "undesirable_weight",
     "curriculum_stages",
+    "scorer",
+    "prompts",
+    "num_inference_steps",
+    "guidance_scale",
+    "reference_weight",
+    "draft_steps",
+    "draft_draws",
+    "first_stop",
+    "last_stop",
+    "reward_margin",
+    "clip_range",
+    "updates_per_round",
+    "inner_epochs",
+    "pictures_per_prompt",
+    "timestep_fraction",
     "extractor",
     "shots",
     "embeddings",
@@ -90,7 +105,7 @@ def sheet(pictures: Sequence[Image.Image], columns: int = COLUMNS) -> Image.Imag
 
 
 def write_final(
-    model: DiffusionModel, directory: Path, config: PreferenceConfig, algorithm: str, facts: Mapping[str, Any]
+    model: DiffusionModel, directory: Path, config: ModelConfig, algorithm: str, facts: Mapping[str, Any]
 ) -> None:
     """Write the LoRA, the user adapter or the whole pipeline, with `t2ialign.json` and a card.
 
@@ -114,4 +129,4 @@ def write_final(
     if config.method != "lora":
         shown.remove("lora")
     settings = {name: options[name] for name in shown if options.get(name) is not None}
-    write_card(directory, summary=summary, settings=settings, pairs=config.pairs)
+    write_card(directory, summary=summary, settings=settings, pairs=config.data_name)

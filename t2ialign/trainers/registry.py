@@ -18,12 +18,14 @@ class Algorithm:
         help: One line for `--help`.
         config: Dotted path of the options dataclass; its module imports no torch.
         train: Dotted path of `train(config) -> dict`, which runs it and returns the report.
+        guided: Whether `train` is handed the scorers `config.scorer` and `config.watch` besides.
     """
 
     name: str
     help: str
     config: str
     train: str
+    guided: bool = False
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -62,6 +64,20 @@ ALGORITHMS: dict[str, Algorithm] = {
         help="Diffusion-KTO: learn from pictures labelled good or bad, without partners",
         config="t2ialign.trainers.kto_config.KTOConfig",
         train="t2ialign.trainers.kto.train",
+    ),
+    "refl": Algorithm(
+        name="refl",
+        help="ReFL and DRaFT: raise a scorer by its gradient through the last denoising steps",
+        config="t2ialign.trainers.refl_config.ReFLConfig",
+        train="t2ialign.trainers.refl.train",
+        guided=True,
+    ),
+    "ddpo": Algorithm(
+        name="ddpo",
+        help="DDPO: raise any scorer by a policy gradient over the chain of denoising",
+        config="t2ialign.trainers.ddpo_config.DDPOConfig",
+        train="t2ialign.trainers.ddpo.train",
+        guided=True,
     ),
     "reward": Algorithm(
         name="reward",

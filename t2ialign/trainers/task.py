@@ -7,12 +7,14 @@
     loss     the objective on the errors
 
 `PreferenceTask` and `UnpairedTask` put an objective on the errors; what an algorithm's data or model adds overrides
-one of these steps.
+one of these steps. `ModelTask` is what is left of a task without pictures: what is trained, and what is written; those
+that draw their own pictures stand on it (`guided`).
 """
 
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ from t2ialign.models.user_adapter import installed
 from t2ialign.objectives import per_sample_error
 from t2ialign.trainers.caches import fill_latents, fill_texts, wants_latents, wants_texts
 from t2ialign.trainers.examples import Batch, ExampleOptions, PictureExamples
+from t2ialign.trainers.model_config import ModelConfig
 from t2ialign.trainers.outputs import write_final, write_samples
 from t2ialign.trainers.preference_config import PreferenceConfig
 
@@ -50,13 +53,12 @@ class SideErrors:
     reference: Tensor | None
 
 
-class DiffusionTask(Task):
-    """A diffusion model and pictures as a task of the engine.
+class ModelTask(Task):
+    """A diffusion model in training, whatever it is trained on.
 
     Args:
         model: As loaded; its UNet gets the LoRA, or is trained whole.
-        examples: What to train on.
-        needs_reference: Whether errors of the model as it is now are needed.
+        needs_reference: Whether predictions of the model as it is now are needed.
         config: Options with every value known.
         autocast: Context in which the reference is computed, that of the policy; none by default.
 
@@ -69,25 +71,19 @@ class DiffusionTask(Task):
     algorithm = "dpo"
 
     def __init__(
-        self,
-        model: DiffusionModel,
-        examples: PictureExamples,
-        needs_reference: bool,
-        config: PreferenceConfig,
-        autocast: Autocast = nullcontext,
+        self, model: DiffusionModel, needs_reference: bool, config: ModelConfig, autocast: Autocast = nullcontext
     ) -> None:
         self.model = model
-        self.config = config
         self.reference: Reference | None = None
         self.notes: dict[str, Any] = {}
-        self._examples = examples
+        self._settings = config
         self._autocast = autocast
         self._make_trainable(needs_reference)
         self.model.unet.train()
         save_memory(self.model, gradient_checkpointing=bool(config.gradient_checkpointing))
 
     def _make_trainable(self, needs_reference: bool) -> None:
-        config, unet = self.config, self.model.unet
+        config, unet = self._settings, self.model.unet
         if config.method == "full" and installed(unet) is not None:
             raise ModelError(
                 f"{self.model.name} has a user adapter, which a whole pipeline can not hold: train its base model, or "
@@ -102,15 +98,69 @@ class DiffusionTask(Task):
             unet.requires_grad_(True)
 
     @property
-    def examples(self) -> PictureExamples:
-        """What is trained on."""
-        return self._examples
-
-    @property
     def module(self) -> nn.Module:
         """The UNet."""
         unet: nn.Module = self.model.unet
         return unet
+
+    def count_captions(self, captions: Sequence[str]) -> None:
+        """Note how many captions there are and how many the text encoder cuts."""
+        self.notes["captions"] = len(captions)
+        self.notes["captions_cut"] = self.model.count_truncated(list(captions))
+        if self.notes["captions_cut"]:
+            logger.warning(
+                "%d captions exceed the text encoder's limit and lose their end", self.notes["captions_cut"]
+            )
+
+    @abstractmethod
+    def first_prompts(self) -> list[str]:
+        """Return the prompts of the sample pictures where none are given."""
+
+    def sample_prompts(self) -> list[str]:
+        """Return the prompts of the sample pictures."""
+        given = self._settings.sample_prompts
+        if len(given) == 1 and Path(given[0]).is_file():
+            from t2ialign.data.prompts import read_prompts
+
+            return [prompt.prompt for prompt in read_prompts(given[0])]
+        return list(given) or self.first_prompts()
+
+    def write_samples(self, file: Path, stop: StopRequested) -> None:
+        """Draw the sample prompts into one PNG, always from the same seeds."""
+        write_samples(self.model, self.sample_prompts(), file, seed=self._settings.seed, stop=stop)
+
+    def write_final(self, directory: Path, facts: Mapping[str, Any]) -> None:
+        """Write the LoRA or the pipeline, with its card."""
+        write_final(self.model, directory, self._settings, self.algorithm, facts)
+
+
+class DiffusionTask(ModelTask):
+    """A diffusion model and pictures as a task of the engine.
+
+    Args:
+        model: As loaded; its UNet gets the LoRA, or is trained whole.
+        examples: What to train on.
+        needs_reference: Whether errors of the model as it is now are needed.
+        config: Options with every value known.
+        autocast: Context in which the reference is computed, that of the policy; none by default.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        examples: PictureExamples,
+        needs_reference: bool,
+        config: PreferenceConfig,
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        self.config = config
+        self._examples = examples
+        super().__init__(model, needs_reference, config, autocast)
+
+    @property
+    def examples(self) -> PictureExamples:
+        """What is trained on."""
+        return self._examples
 
     @property
     def zeros(self) -> bool:
@@ -120,12 +170,7 @@ class DiffusionTask(Task):
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
         """Fill the caches that are asked for or pay; return early once `stop()` is true."""
         captions = self.examples.all_captions()
-        self.notes["captions"] = len(captions)
-        self.notes["captions_cut"] = self.model.count_truncated(captions)
-        if self.notes["captions_cut"]:
-            logger.warning(
-                "%d captions exceed the text encoder's limit and lose their end", self.notes["captions_cut"]
-            )
+        self.count_captions(captions)
         quiet = schedule.rank != 0
         if wants_texts(self.config, len(captions), self._caption_bytes(), schedule):
             self.examples.texts = fill_texts(self.model, captions, zeros=self.zeros, quiet=quiet, stop=stop)
@@ -184,22 +229,9 @@ class DiffusionTask(Task):
             held = self.reference.predict(noisy, timesteps, conditioning)
         return SideErrors(policy, per_sample_error(held, target))
 
-    def write_samples(self, file: Path, stop: StopRequested) -> None:
-        """Draw the sample prompts into one PNG, always from the same seeds."""
-        write_samples(self.model, self.sample_prompts(), file, seed=self.config.seed, stop=stop)
-
-    def sample_prompts(self) -> list[str]:
-        """Return the prompts of the sample pictures."""
-        given = self.config.sample_prompts
-        if len(given) == 1 and Path(given[0]).is_file():
-            from t2ialign.data.prompts import read_prompts
-
-            return [prompt.prompt for prompt in read_prompts(given[0])]
-        return list(given) or first_distinct(self.examples.data.prompts, 4)
-
-    def write_final(self, directory: Path, facts: Mapping[str, Any]) -> None:
-        """Write the LoRA or the pipeline, with its card."""
-        write_final(self.model, directory, self.config, self.algorithm, facts)
+    def first_prompts(self) -> list[str]:
+        """Return the first captions of the set."""
+        return first_distinct(self.examples.data.prompts, 4)
 
 
 def example_options(model: DiffusionModel, config: PreferenceConfig) -> ExampleOptions:

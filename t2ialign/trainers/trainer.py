@@ -36,24 +36,27 @@ from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.engine.loop import FitResult, fit
 from t2ialign.engine.processes import make_accelerator, weight_dtype
 from t2ialign.engine.resume import check_output
+from t2ialign.errors import ConfigError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.trainers.defaults import resolve
+from t2ialign.trainers.model_config import ModelConfig
 from t2ialign.trainers.preference_config import PreferenceConfig
-from t2ialign.trainers.task import Autocast, DiffusionTask
+from t2ialign.trainers.task import Autocast, DiffusionTask, ModelTask
 
 logger = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=ModelConfig)
 C = TypeVar("C", bound=PreferenceConfig)
 D = TypeVar("D", bound=PairDataset | UnpairedDataset)
+K = TypeVar("K", bound=ModelTask)
 
 
-class Trainer(ABC, Generic[C, D]):
-    """Trains a diffusion model on pictures; an algorithm says which, and with what loss.
+class ModelTrainer(ABC, Generic[M, K]):
+    """Trains a diffusion model; what it learns from is a subclass's.
 
     Args:
         config: Options; those left None are filled for the model's family.
         model: A loaded model to train in place; by default the one that `config.model` names.
-        pairs: Loaded pairs or pictures; by default those that `config.pairs` names.
 
     Attributes:
         config: The options with every value known, once `train` or `estimate` was called.
@@ -65,23 +68,18 @@ class Trainer(ABC, Generic[C, D]):
     algorithm: ClassVar[str]
     prepared: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, config: C, model: DiffusionModel | None = None, pairs: D | None = None) -> None:
+    def __init__(self, config: M, model: DiffusionModel | None = None) -> None:
         self.config = config
         self.model = model
-        self.pairs = pairs
-        self.task: DiffusionTask | None = None
+        self.task: K | None = None
 
     @abstractmethod
-    def load_data(self) -> D:
-        """Open what `config.pairs` names."""
-
-    def check_data(self, data: D) -> None:
-        """Refuse data that lack what the options ask for, before a model is loaded."""
-        return None
+    def make_task(self, accelerator: Accelerator) -> K:
+        """Open what is learned from, load the model (`load_model`) and put them together."""
 
     @abstractmethod
-    def build(self, model: DiffusionModel, data: D, autocast: Autocast) -> DiffusionTask:
-        """Put model, data and loss together, by options with every value known."""
+    def describe(self, task: K) -> dict[str, Any]:
+        """Return what the report says of what was learned from."""
 
     def train(self) -> dict[str, Any]:
         """Train, and return what `report.json` holds; with `config.estimate`, only measure.
@@ -111,16 +109,24 @@ class Trainer(ABC, Generic[C, D]):
             write_json(output / "report.json", report)
 
     def estimate(self) -> dict[str, Any]:
-        """Measure parameters, memory and time on a dry step, and write nothing."""
-        from t2ialign.trainers.estimate import estimate
+        """Measure parameters, memory and time on a dry step, and write nothing.
 
-        accelerator = make_accelerator(self.config)
-        return estimate(self._prepare(accelerator), self.config, accelerator)
+        Raises:
+            ConfigError: where the algorithm has no dry step.
+        """
+        raise ConfigError(
+            f"{self.algorithm} has no --estimate: its steps draw pictures first; run --steps 2 into a folder of its "
+            "own, whose report.json shows time and peak memory"
+        )
 
-    def _prepare(self, accelerator: Accelerator) -> DiffusionTask:
-        pairs = self.load_data() if self.pairs is None else self.pairs
-        self.check_data(pairs)
-        model = self._load_model(accelerator)
+    def _prepare(self, accelerator: Accelerator) -> K:
+        task = self.make_task(accelerator)
+        task.algorithm = self.algorithm
+        self.model, self.task = task.model, task
+        return task
+
+    def resolve(self, model: DiffusionModel, accelerator: Accelerator) -> None:
+        """Fill the options that are left open, for the model's family."""
         self.config = resolve(
             self.config,
             family=model.family,
@@ -128,12 +134,9 @@ class Trainer(ABC, Generic[C, D]):
             processes=accelerator.num_processes,
             algorithm=self.algorithm,
         )
-        task = self.build(model, pairs, accelerator.autocast)
-        task.algorithm = self.algorithm
-        self.model, self.pairs, self.task = model, pairs, task
-        return task
 
-    def _load_model(self, accelerator: Accelerator) -> DiffusionModel:
+    def load_model(self, accelerator: Accelerator) -> DiffusionModel:
+        """Load the model, unless one was given, and bring its parts to the device."""
         from t2ialign.models.loading import load_model
 
         small = weight_dtype(accelerator)
@@ -154,10 +157,10 @@ class Trainer(ABC, Generic[C, D]):
         model.unet.to(accelerator.device)
         return model
 
-    def _report(self, task: DiffusionTask, accelerator: Accelerator, result: FitResult) -> dict[str, Any]:
+    def _report(self, task: K, accelerator: Accelerator, result: FitResult) -> dict[str, Any]:
         from t2ialign.models.record import package_versions
 
-        model, pairs = task.model, task.examples.data
+        model = task.model
         facts = asdict(result)
         rate = facts.pop("steps_per_second")
         batch = (self.config.batch_size or 1) * (self.config.gradient_accumulation_steps or 1)
@@ -172,15 +175,8 @@ class Trainer(ABC, Generic[C, D]):
                 "prediction_type": model.prediction_type,
                 **count_parameters(task),
             },
-            "pairs": {
-                "name": self.config.pairs,
-                "count": len(pairs),
-                "fingerprint": pairs.fingerprint,
-                "dropped": dict(pairs.dropped),
-                "notices": dict(pairs.notices),
-            },
+            **self.describe(task),
             **task.notes,
-            "cached": {"latents": task.examples.latents is not None, "text": task.examples.texts is not None},
             "processes": accelerator.num_processes,
             "mixed_precision": accelerator.mixed_precision,
             "device": str(accelerator.device),
@@ -189,7 +185,62 @@ class Trainer(ABC, Generic[C, D]):
         }
 
 
-def count_parameters(task: DiffusionTask) -> dict[str, int]:
+class Trainer(ModelTrainer[C, DiffusionTask], Generic[C, D]):
+    """Trains on pictures; an algorithm says which, and with what loss.
+
+    Args:
+        config: Options; those left None are filled for the model's family.
+        model: A loaded model to train in place; by default the one that `config.model` names.
+        pairs: Loaded pairs or pictures; by default those that `config.pairs` names.
+    """
+
+    def __init__(self, config: C, model: DiffusionModel | None = None, pairs: D | None = None) -> None:
+        super().__init__(config, model)
+        self.pairs = pairs
+
+    @abstractmethod
+    def load_data(self) -> D:
+        """Open what `config.pairs` names."""
+
+    def check_data(self, data: D) -> None:
+        """Refuse data that lack what the options ask for, before a model is loaded."""
+        return None
+
+    @abstractmethod
+    def build(self, model: DiffusionModel, data: D, autocast: Autocast) -> DiffusionTask:
+        """Put model, data and loss together, by options with every value known."""
+
+    def make_task(self, accelerator: Accelerator) -> DiffusionTask:
+        """Open the data, load the model and put them together."""
+        self.pairs = self.load_data() if self.pairs is None else self.pairs
+        self.check_data(self.pairs)
+        model = self.load_model(accelerator)
+        self.resolve(model, accelerator)
+        return self.build(model, self.pairs, accelerator.autocast)
+
+    def estimate(self) -> dict[str, Any]:
+        """Measure parameters, memory and time on a dry step, and write nothing."""
+        from t2ialign.trainers.estimate import estimate
+
+        accelerator = make_accelerator(self.config)
+        return estimate(self._prepare(accelerator), self.config, accelerator)
+
+    def describe(self, task: DiffusionTask) -> dict[str, Any]:
+        """Return name, count, fingerprint and notices of the pairs, and what was encoded once."""
+        pairs, examples = task.examples.data, task.examples
+        return {
+            "pairs": {
+                "name": self.config.pairs,
+                "count": len(pairs),
+                "fingerprint": pairs.fingerprint,
+                "dropped": dict(pairs.dropped),
+                "notices": dict(pairs.notices),
+            },
+            "cached": {"latents": examples.latents is not None, "text": examples.texts is not None},
+        }
+
+
+def count_parameters(task: ModelTask) -> dict[str, int]:
     """Return how many numbers the UNet has, its LoRA included, and how many of them are trained."""
     parameters = list(task.module.parameters())
     trained = sum(part.numel() for part in parameters if part.requires_grad)

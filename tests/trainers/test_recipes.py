@@ -30,13 +30,14 @@ def test_a_recipe_loads_and_equals_the_defaults(path: Path) -> None:
     algorithm, family = path.parent.name, FAMILY[path.stem]
     cls = load_object(ALGORITHMS[algorithm].config)
     given = yaml.safe_load(path.read_text())
-    overrides = {"output_dir": "run"} | ({} if "pairs" in given else {"pairs": "mine"})
+    told = "scorer" if ALGORITHMS[algorithm].guided else "pairs"
+    overrides = {"output_dir": "run"} | ({} if told in given else {told: "mine"})
     config = load(cls, path, overrides)
     resolution = {"sd15": 512, "sd21": 768, "sdxl": 1024, "mini-sd": 64}[path.stem]
-    plain = cls(output_dir=Path("run"), model=config.model, pairs=config.pairs)
+    plain = cls(output_dir=Path("run"), model=config.model, **{told: getattr(config, told)})
     expected = resolve(plain, family=family, resolution=resolution, algorithm=algorithm)
     mine = resolve(config, family=family, resolution=resolution, algorithm=algorithm)
-    free = {"checkpoint_every", "sample_every", "mixed_precision"}
+    free = {"checkpoint_every", "sample_every", "mixed_precision", "watch"}
     for field in fields(cls):
         if field.name not in free:
             assert getattr(mine, field.name) == getattr(expected, field.name), field.name
