@@ -18,6 +18,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def main() -> None:
     folder = given.output_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"seed": given.seed, "prompts": PROMPTS, "test_prompts": TEST_PROMPTS}
-    stages = (
+    stages: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
         ("annotation", lambda: annotate(folder)),
         ("pairs", lambda: pairs(folder)),
         ("training", lambda: train(folder, given.seed)),

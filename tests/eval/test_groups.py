@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,7 @@ def test_worst_of_equal_groups_is_covered_and_not_told_apart() -> None:
     inside = differ = single = 0
     for seed in range(200):
         found = group_table(rng.normal(0, 1, 150), groups, resamples=199, seed=seed)
+        assert found.worst_ci95 is not None
         inside += found.worst_ci95[0] <= 0 <= found.worst_ci95[1]
         differ += found.p_differ < 0.05
         single += min(each.p_holm for each in found.groups) < 0.05
@@ -49,6 +52,6 @@ def test_a_group_that_is_worse_is_found() -> None:
     ("values", "groups", "kind"),
     [([1.0, 2.0], ["a", "a"], "mean"), ([1.0, np.nan], ["a", "b"], "mean"), ([1.0, 2.0], ["a", "b"], "rate")],
 )
-def test_refusals(values, groups, kind) -> None:
+def test_refusals(values: list[float], groups: list[str], kind: Literal["mean", "rate"]) -> None:
     with pytest.raises(ValueError, match=r"groups|finite|rates"):
         group_table(values, groups, kind=kind)

@@ -10,9 +10,11 @@ from t2ialign.eval.overoptimization import watch
 STEPS = [0, 100, 200, 300, 400]
 
 
-def scores(means, rng, prompts=60):
+def scores(means: list[int], rng: np.random.Generator, prompts: int = 60) -> np.ndarray:
     """A prompt's own level, and noise at each checkpoint."""
-    return np.asarray(means)[:, None] + rng.normal(0, 2, prompts) + rng.normal(0, 0.5, (len(means), prompts))
+    return np.asarray(
+        np.asarray(means)[:, None] + rng.normal(0, 2, prompts) + rng.normal(0, 0.5, (len(means), prompts))
+    )
 
 
 def test_planted_fall_is_found_at_its_peak() -> None:

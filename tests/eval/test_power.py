@@ -10,7 +10,7 @@ from t2ialign.eval.power import prompts_for_win_rate, prompts_to_settle
 
 
 @pytest.mark.parametrize(("rate", "n"), [(0.51, 19621), (0.52, 4904), (0.53, 2178), (0.55, 783), (0.60, 194)])
-def test_published_numbers(rate, n) -> None:
+def test_published_numbers(rate: float, n: int) -> None:
     assert prompts_for_win_rate(rate) == pytest.approx(n, abs=1)
     assert prompts_for_win_rate(1 - rate) == prompts_for_win_rate(rate)
 

@@ -9,7 +9,9 @@ from scipy.optimize import minimize
 from t2ialign.eval.ranking import bradley_terry
 
 
-def table(strengths: dict[str, float], prompts: int, samples: int, seed: int, rounding: float = 0.0):
+def table(
+    strengths: dict[str, float], prompts: int, samples: int, seed: int, rounding: float = 0.0
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Scores with Gumbel noise: then P(a beats b) is the logistic function of the strengths' difference."""
     rng = np.random.default_rng(seed)
     scores = {name: value + rng.gumbel(size=prompts * samples) for name, value in strengths.items()}
@@ -35,7 +37,7 @@ def plain(scores: dict[str, np.ndarray], prompts: list[str], margin: float = 0.0
                 total += np.sum(np.abs(gap) <= margin) * np.log(even / norm)
         return -weight * total
 
-    return minimize(loss, np.zeros(len(names)), method="BFGS", options={"gtol": 1e-8}).x
+    return np.asarray(minimize(loss, np.zeros(len(names)), method="BFGS", options={"gtol": 1e-8}).x)
 
 
 def test_it_maximises_davidsons_likelihood() -> None:
@@ -106,6 +108,6 @@ def test_intervals_cover_the_truth() -> None:
         ({"a": [1.0, 2.0], "b": [2.0, 1.0]}, ["x", "x"], "at least 2 prompts"),
     ],
 )
-def test_hopeless_questions_are_refused(scores, prompts, words) -> None:
+def test_hopeless_questions_are_refused(scores: dict[str, list[float]], prompts: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         bradley_terry(scores, prompts)

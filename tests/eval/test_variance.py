@@ -58,6 +58,6 @@ def test_no_spread_between_prompts_is_said() -> None:
 
 
 @pytest.mark.parametrize("prompts", [["x", "y", "z"], ["x", "x", "x"]])
-def test_nothing_to_split(prompts) -> None:
+def test_nothing_to_split(prompts: list[str]) -> None:
     with pytest.raises(ValueError, match="can not be split"):
         split_variance([1.0, 2.0, 3.0], prompts)
