@@ -1,0 +1,45 @@
+"""The sections of a report, one file each.
+
+Law of this folder: a section adapts a measure of `t2ialign.eval` to the report. Its file has `Options`, a
+dataclass, and `measure(evidence, options) -> Findings`; where it cannot apply it returns the reason, and it never
+shows a figure that it did not measure. This file imports a section only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from t2ialign.eval.suites.evidence import Evidence
+    from t2ialign.eval.suites.findings import Findings
+
+SECTIONS: dict[str, str] = {
+    "preference": "Preference and alignment",
+    "grids": "Pictures side by side",
+    "wins": "Biggest wins and losses",
+    "composition": "Composition",
+    "diversity": "Diversity",
+    "culture": "Cultural diversity",
+    "awareness": "Cultural awareness",
+    "fidelity": "Fidelity",
+    "tradeoff": "Trade-offs",
+    "certainty": "How far this can see",
+}
+"""Sections by name, which is the name of their file, and their headings."""
+
+
+def options_class(name: str) -> type[Any]:
+    """Return the options of a section."""
+    found: type[Any] = _module(name).Options
+    return found
+
+
+def measure(name: str, evidence: Evidence, options: Any) -> Findings:
+    """Have a section measure."""
+    found: Findings = _module(name).measure(evidence, options)
+    return found
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
