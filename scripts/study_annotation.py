@@ -76,10 +76,27 @@ def annotate(folder: Path) -> dict[str, Any]:
             "first",
         )
     )
+    return annotation(
+        json.loads(counts.read_text(encoding="utf-8")),
+        json.loads((served / "report.json").read_text(encoding="utf-8")),
+        json.loads((folder / "agreement" / "agreement.json").read_text(encoding="utf-8")),
+    )
+
+
+def annotation(server: dict[str, Any], report: dict[str, Any], agreement: dict[str, Any]) -> dict[str, Any]:
+    """Take what is told of the annotation."""
     return {
-        "server": json.loads(counts.read_text(encoding="utf-8")),
-        "report": json.loads((served / "report.json").read_text(encoding="utf-8")),
-        "agreement": json.loads((folder / "agreement" / "agreement.json").read_text(encoding="utf-8")),
+        "server": server,
+        **{key: report[key] for key in ("status", "annotations", "questions", "usage", "swap")},
+        "agreement": {
+            each["aspect"]: {
+                "ratings_exact": each["ratings"]["exact"],
+                "kappa_quadratic": each["ratings"]["kappa_quadratic"],
+                "accuracy": each["verdicts"]["accuracy"],
+            }
+            for each in agreement["comparisons"]
+        },
+        "biases": agreement["biases"],
     }
 
 
@@ -168,7 +185,19 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
         if not (output / "final").exists():
             resume = ("--resume", "latest") if (output / "checkpoints").exists() else ()
             t2ialign("train", *words, "--seed", seed, "--output_dir", output, *resume)
-    return {name: json.loads((folder / name / "report.json").read_text(encoding="utf-8")) for name in runs}
+    return {name: run(json.loads((folder / name / "report.json").read_text(encoding="utf-8"))) for name in runs}
+
+
+def run(report: dict[str, Any]) -> dict[str, Any]:
+    """Take what is told of a run."""
+    kept = {key: report[key] for key in ("algorithm", "steps", "seconds", "watched") if key in report}
+    if "held_out" in report:
+        kept["held_out"] = {key: report["held_out"][key] for key in ("accuracy", "ci95", "pairs", "log_loss", "ece")}
+        kept["by_aspect"] = {
+            aspect: {key: each[key] for key in ("accuracy", "ci95", "pairs")}
+            for aspect, each in report["by_aspect"].items()
+        }
+    return kept
 
 
 def measure(folder: Path) -> dict[str, Any]:
