@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,12 @@ def annotate(
         raise ConfigError(f"output_dir {target} is the image set itself; choose another folder")
     passes = 2 if options.second_pass else 1
     sheets, left = make_sheets(
-        image_set, seed=options.seed, passes=passes, split=options.too_many == "split", limit=options.limit
+        image_set,
+        seed=options.seed,
+        passes=passes,
+        split=options.too_many == "split",
+        limit=options.limit,
+        allow_gaps=options.allow_gaps,
     )
     own = annotator or load_annotator(options)
     if options.second_pass and not own.sees_order:
@@ -176,9 +181,14 @@ class _Run:
             desk = Desk(self.target, stop, progress, self.options.allow_gaps)
             try:
                 outcome = annotator.work(self.sheets, desk)
+                if not annotator.resumes:  # what it says may still fail, picture by picture
+                    return self._finish(outcome, None)
             except T2IAlignError as error:
                 if annotator.resumes:
                     self._finish(Outcome("failed", str(error)), None)
+                else:
+                    told = {"status": "failed", "problem": str(error), "annotator": annotator.name}
+                    write_json(self.target / REPORT, told)
                 raise
             finally:
                 annotator.close()
@@ -222,6 +232,7 @@ class _Run:
 
 
 def _annotation(sheet: Sheet, marks: Marks, annotator: str, seed: int) -> Annotation:
+    ok = all(rating is not None for ratings in marks.ratings.values() for rating in ratings)
     return Annotation(
         prompt_id=sheet.prompt_id,
         prompt=sheet.prompt,
@@ -232,8 +243,8 @@ def _annotation(sheet: Sheet, marks: Marks, annotator: str, seed: int) -> Annota
         rationales=marks.rationales,
         annotator=marks.annotator or annotator,
         order=sheet.order,
-        ok=all(rating is not None for ratings in marks.ratings.values() for rating in ratings),
-        problem=marks.problem,
+        ok=ok,
+        problem="" if ok else marks.problem,
         raw=marks.raw,
         params={**marks.params, "seed": seed} if marks.permutation is None else marks.params,
         usage=marks.usage,
@@ -261,7 +272,13 @@ def _held(target: Path) -> Iterator[None]:
     from t2ialign.reward_models.score_parts import held
 
     target.mkdir(parents=True, exist_ok=True)
-    with held(target / FILE):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(target / FILE))
+        except DataError as error:
+            raise DataError(
+                f"another run is writing {target / FILE}; wait for it, or choose another --output_dir"
+            ) from error
         yield
 
 

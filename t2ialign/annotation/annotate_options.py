@@ -5,6 +5,7 @@ Law of this file: no heavy library is imported here, for the command line reads 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,8 +83,8 @@ class AnnotateOptions:
             raise ConfigError(f"repeats is {self.repeats}; it must lie between 0 and 9")
         for name in ("price_prompt", "price_completion", "budget"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; it must be 0 or more")
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}; it must be a number, 0 or more")
         if self.budget is not None and (self.price_prompt is None or self.price_completion is None):
             raise ConfigError("a budget needs prices; give --price_prompt and --price_completion, a million tokens")
 

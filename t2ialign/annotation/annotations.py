@@ -70,7 +70,7 @@ class Annotation:
         for aspect, marks in self.ratings.items():
             if len(marks) != k:
                 raise DataError(f"prompt {self.prompt_id!r}: {len(marks)} ratings of {aspect} for {k} pictures")
-            wrong = [mark for mark in marks if mark is not None and not LOWEST <= mark <= HIGHEST]
+            wrong = [mark for mark in marks if mark is not None and (mark is True or not LOWEST <= mark <= HIGHEST)]
             if wrong:
                 raise DataError(f"prompt {self.prompt_id!r}: {aspect} is {wrong[0]}, not from {LOWEST} to {HIGHEST}")
 

@@ -97,8 +97,19 @@ class AnswerBook:
         written = json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with self._lock:
             if answer.key not in self._answers:
-                self._file.write(written)
+                self._append(written)
                 self._answers[answer.key] = answer
+
+    def _append(self, line: bytes) -> None:
+        """Write a line, or nothing: a full disk may take a part of it, which would spoil the next one."""
+        end = os.fstat(self._file.fileno()).st_size
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def used(self) -> Iterator[Usage]:
         """Go through what the answers took, as far as it is known."""

@@ -58,6 +58,9 @@ class PairRecord:
         data = sorted((target / "data").glob("*.parquet"))
         if there is None and data:
             raise DataError(f"{target} holds pairs that were made otherwise; choose another folder")
+        strange = _strange(target) if there is None else []
+        if strange:
+            raise DataError(f"{target} holds other files ({', '.join(strange[:3])}); choose an empty folder")
         if there is not None and (differing := differences(there["settings"], now)) and not overwrite:
             raise DataError(
                 f"{target} was made with other options ({'; '.join(differing)}); choose another folder, the same "
@@ -85,6 +88,12 @@ class PairRecord:
         self.content |= {"finished": True, **results, "versions": package_versions()}
         write_card(self._target, card(self.content))
         write_json(self._target / FILE_NAME, self.content)
+
+
+def _strange(target: Path) -> list[str]:
+    if not target.is_dir():
+        return []
+    return sorted(file.name for file in target.iterdir() if not file.name.startswith("."))
 
 
 def _of(data: Sequence[Path], split: str) -> list[Path]:

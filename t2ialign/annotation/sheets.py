@@ -76,7 +76,13 @@ class Sheet:
 
 
 def make_sheets(
-    image_set: ImageSet, *, seed: int, passes: int = 1, split: bool = False, limit: int | None = None
+    image_set: ImageSet,
+    *,
+    seed: int,
+    passes: int = 1,
+    split: bool = False,
+    limit: int | None = None,
+    allow_gaps: bool = False,
 ) -> tuple[list[Sheet], dict[str, int]]:
     """Lay out all sheets of a set, prompt by prompt and pass by pass.
 
@@ -86,6 +92,7 @@ def make_sheets(
         passes: 1, or 2 for a second pass in reversed order.
         split: Whether prompts with more than `MOST` pictures are split into sheets of nearly equal size.
         limit: Only the first so many prompts.
+        allow_gaps: Whether files may be missing; where the set does not say their digest, it is empty.
 
     Returns:
         The sheets, and what was left out, counted.
@@ -102,7 +109,7 @@ def make_sheets(
         elif len(records) < FEWEST:
             left[ALONE] += 1
         else:
-            sheets += _sheets_of(image_set, prompt_id, records, seed, passes, split)
+            sheets += _sheets_of(image_set, prompt_id, records, seed, passes, split, allow_gaps)
     if not sheets:
         raise DataError(
             f"{image_set.path} has no prompt with {FEWEST} pictures or more; make some with --images_per_prompt 4"
@@ -124,7 +131,13 @@ def _groups(image_set: ImageSet) -> dict[str, list[ImageRecord]]:
 
 
 def _sheets_of(
-    image_set: ImageSet, prompt_id: str, records: Sequence[ImageRecord], seed: int, passes: int, split: bool
+    image_set: ImageSet,
+    prompt_id: str,
+    records: Sequence[ImageRecord],
+    seed: int,
+    passes: int,
+    split: bool,
+    allow_gaps: bool,
 ) -> list[Sheet]:
     if len(records) > MOST and not split:
         raise DataError(
@@ -135,7 +148,7 @@ def _sheets_of(
     parts = -(-len(records) // MOST)
     for part in range(parts):
         some = tuple(records[len(records) * part // parts : len(records) * (part + 1) // parts])
-        digests = tuple(_digest(image_set, record) for record in some)
+        digests = tuple(_digest(image_set, record, allow_gaps) for record in some)
         words = (prompt_id,) if part == 0 else (prompt_id, f"sheet {part}")
         shown = draws.shuffled(range(len(some)), seed, *words)
         for order in range(passes):
@@ -144,9 +157,13 @@ def _sheets_of(
     return sheets
 
 
-def _digest(image_set: ImageSet, record: ImageRecord) -> str:
+def _digest(image_set: ImageSet, record: ImageRecord, allow_gaps: bool) -> str:
     """Return a picture's digest as the set has it, or of the file where it does not say."""
     file = image_set.file(record)
     if not file.is_file():
-        raise DataError(f"{image_set.path.name}/{record.file_name} is missing; make the set again")
+        if allow_gaps:
+            return record.sha256
+        raise DataError(
+            f"{image_set.path.name}/{record.file_name} is missing; make the set again, or go on with --allow_gaps"
+        )
     return record.sha256 or hashlib.sha256(file.read_bytes()).hexdigest()

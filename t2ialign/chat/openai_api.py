@@ -30,7 +30,7 @@ from t2ialign.chat.likelihood import LISTED, Likelihood, listed_log_probability
 from t2ialign.chat.options import ChatOptions
 from t2ialign.chat.pace import Pace
 from t2ialign.data.images import encode_png
-from t2ialign.errors import MissingDependencyError, ModelError
+from t2ialign.errors import ConfigError, MissingDependencyError, ModelError
 from t2ialign.problems import short
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ Got = TypeVar("Got")
 
 FIRST_PAUSE = 0.5
 """Seconds before an endpoint is asked a second time; each further pause is twice as long."""
+SHORTEST_KEY = 16
+"""Characters from which what stands for a key is taken for one, and not for a word in its place."""
 LONGEST_PAUSE = 60.0
 """Seconds that a pause lasts at most, also where the endpoint asks for more."""
 
@@ -67,6 +69,7 @@ class OpenAIChat:
 
         Raises:
             MissingDependencyError: If the package `openai` is not installed.
+            ConfigError: If `base_url` is no address.
             ModelError: If the environment variable with the key is empty, and the endpoint is OpenAI's own.
         """
         try:
@@ -79,6 +82,8 @@ class OpenAIChat:
         self.parallel = options.parallel
         self._pace = Pace(options.requests_per_minute, sleep=sleep)
         url = options.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if url is not None and not re.match(r"https?://[^/]", url):  # it may hold a password, so it is not repeated
+            raise ConfigError("base_url is no address; write it as http://HOST:PORT/v1 or https://HOST/v1")
         self._key = _key(options.key_env, url)
         self._client = openai.OpenAI(api_key=self._key, base_url=url, timeout=options.timeout, max_retries=0)
         self.endpoint = _without_secrets(str(self._client.base_url))
@@ -243,18 +248,26 @@ class OpenAIChat:
 
     def _clean(self, error: Exception) -> str:
         """An error in one line, without the key, should a server repeat it."""
-        said = short(error)
+        said = self._short(error)
         cause = error.__cause__
         if cause is not None and said.rstrip(".") in ("Connection error", "Request timed out"):
-            said = f"{said}: {short(cause)}"
-        return said.replace(self._key, "***")
+            said = f"{said}: {self._short(cause)}"
+        return said
+
+    def _short(self, error: BaseException) -> str:
+        said = str(error)  # the key goes before the text is cut, or a part of it might stay
+        return short(Exception(said.replace(self._key, "***"))) if self._key in said else short(error)
+
+    def _without_key(self, text: str) -> str:
+        """What was said, without the key, should a server repeat it; words such as `EMPTY` in its place are none."""
+        return text.replace(self._key, "***") if len(self._key) >= SHORTEST_KEY else text
 
     def _read(self, key: str, completion: Any, requests: int) -> Answer:
         choice, usage = completion.choices[0], _usage(completion, requests)
         with self._lock:
             self._served.add(str(completion.model))
             self._counts["stopped_at_max_new_tokens"] += choice.finish_reason == "length"
-        text = (choice.message.content or "").strip()
+        text = self._without_key((choice.message.content or "").strip())
         if text:
             return Answer(key, text, usage=usage)
         if choice.finish_reason == "length":
@@ -262,7 +275,8 @@ class OpenAIChat:
             return Answer(key, None, reason, usage=usage)
         said = getattr(choice.message, "refusal", None)
         refused = bool(said) or choice.finish_reason == "content_filter"
-        return Answer(key, None, said or f"an empty answer ({choice.finish_reason})", refused, usage)
+        reason = self._without_key(said) if said else f"an empty answer ({choice.finish_reason})"
+        return Answer(key, None, reason, refused, usage)
 
     def _count(self, what: str, cause: str | None = None) -> None:
         with self._lock:
@@ -341,7 +355,7 @@ def _dressed(question: Question, limit_name: str, form: str, options: ChatOption
 def _usage(completion: Any, requests: int) -> Usage:
     told = getattr(completion, "usage", None)
     counts = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(requests, *(count if isinstance(count, int) else None for count in counts))
+    return Usage(requests, *(count if type(count) is int and count >= 0 else None for count in counts))
 
 
 def _cause(error: Exception) -> str:

@@ -102,14 +102,17 @@ def with_settings(options: ChatOptions, query: str, spec: str) -> ChatOptions:
         ConfigError: If one is unknown or does not fit.
     """
     known = options_of(ChatOptions)
+    named = spec.strip().partition("?")[0]  # settings are not repeated: somebody may have put a key there
     settings: dict[str, Any] = {}
+    if not all("=" in part for part in query.split("&") if part):
+        raise ConfigError(f"cannot read the settings of {named!r} after the question mark; write key=value&key=value")
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in known:
-            raise ConfigError(f"{spec!r}: unknown setting {key!r}{nearest(key, known)}")
+            raise ConfigError(f"{named!r}: unknown setting {key!r}{nearest(key, known)}")
         settings[key] = convert(value, known[key].annotation, key)
         check_choice(settings[key], known[key].choices, key)
     if query and not settings:
-        raise ConfigError(f"cannot read the settings {query!r} of {spec!r}; write key=value&key=value")
+        raise ConfigError(f"cannot read the settings of {named!r} after the question mark; write key=value&key=value")
     return replace(options, **settings)
 
 

@@ -69,7 +69,11 @@ def normalised(prompt: str) -> str:
     A prompt without letters and digits is compared as it is.
     """
     text = unicodedata.normalize("NFKC", prompt).casefold()
-    return _NO_WORD.sub(" ", text).strip() or text.strip()
+    prompt_as_it_is = text.strip()
+    if not text.isascii():  # marks are no part of \w, and without them the syllables of many scripts are one
+        text = "".join(each if each.isalnum() or unicodedata.category(each)[0] == "M" else " " for each in text)
+        return " ".join(text.split()) or prompt_as_it_is
+    return _NO_WORD.sub(" ", text).strip() or prompt_as_it_is
 
 
 def similarity(first: str, second: str) -> float:

@@ -351,6 +351,17 @@ def test_again_continues_and_otherwise_refuses(tmp_path: Path, pictures: Path) -
         again(overwrite=True)
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, pictures: Path) -> None:
+    source = annotated(tmp_path / "ann", [line(0, {"aesthetic": [5, 3, 1]})], pictures)
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "README.md").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=r"holds other files \(README\.md\)"):
+            make_pairs(PairOptions(sources=[source], output_dir=target, overwrite=overwrite))
+    assert [(file.name, file.read_text()) for file in target.iterdir()] == [("README.md", "mine")]
+
+
 def test_overwriting_leaves_no_split_behind(tmp_path: Path, pictures: Path) -> None:
     source = annotated(tmp_path / "ann", [line(n, {"aesthetic": [5, 3, 1]}) for n in range(3)], pictures)
     options: dict[str, Any] = {"sources": [source], "output_dir": tmp_path / "pairs", "near_duplicates": None}

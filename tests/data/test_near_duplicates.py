@@ -157,3 +157,10 @@ def test_real_prompts() -> None:
     for one, two in random.Random(0).sample(list(combinations(sorted(set(texts)), 2)), 20000):
         if jaccard(one, two) >= 0.8:
             assert together[one] == together[two]
+
+
+def test_marks_belong_to_their_letters() -> None:
+    assert normalised("\u0932\u093f, \u0932!") == "\u0932\u093f \u0932"  # a vowel sign of Devanagari
+    assert normalised("\u0e44\u0e21\u0e49") != normalised("\u0e44\u0e21\u0e48")  # tones of Thai
+    assert normalised("Cafe\u0301_ol\u00e9!") == "caf\u00e9 ol\u00e9"
+    assert normalised(" \u2603! ") == "\u2603!"

@@ -10,6 +10,7 @@ annotator can not say is null.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2ialign.errors import ConfigError
@@ -28,6 +29,8 @@ def load_annotator(options: AnnotateOptions) -> Annotator:
         DataError: If there are no annotations to replay.
     """
     kind, _, rest = options.annotator.strip().partition(":")
+    if options.budget is not None and kind not in ("openai", "hf"):
+        raise ConfigError(f"a budget is kept for openai: and hf: alone, and the annotator is {kind!r}; leave it out")
     if options.annotator.strip() == "oracle":
         from t2ialign.annotation.annotators.oracle import OracleAnnotator
 
@@ -46,6 +49,8 @@ def load_annotator(options: AnnotateOptions) -> Annotator:
     if kind == "replay":
         from t2ialign.annotation.annotators.replay import ReplayAnnotator
 
+        if Path(rest).expanduser().resolve() == Path(options.output_dir).resolve():
+            raise ConfigError(f"output_dir {options.output_dir} is what is to be replayed; choose another folder")
         return ReplayAnnotator(rest)
     raise ConfigError(
         f"unknown annotator {options.annotator!r}; known are oracle, openai:MODEL, hf:MODEL, scorers:a,b, replay:DIR"

@@ -119,6 +119,7 @@ class ChatAnnotator:
         self._ledger = Ledger(self._prices)
         self._sheets: Sequence[Sheet] = ()
         self._gaps: dict[str, str] = {}
+        self._gap_sheets: set[tuple[str, tuple[str, ...], int]] = set()
         self._lost: dict[str, str] = {}
         self._lost_in_a_row = 0
         self._asked = 0
@@ -155,7 +156,7 @@ class ChatAnnotator:
     def _key(self, sheet: Sheet, text: str) -> str:
         shown = [sheet.sha256[place].encode() for place in sheet.permutation]
         size = str(self.manner.longest_side).encode()
-        about = (sheet.prompt_id.encode(), size, text.encode("utf-8", "surrogatepass"), *shown)
+        about = (sheet.prompt_id.encode("utf-8", "surrogatepass"), size, text.encode("utf-8", "surrogatepass"), *shown)
         return question_key("rate", self._identity, *about)
 
     def _question(self, item: Item, step: Step) -> Question:
@@ -179,7 +180,9 @@ class ChatAnnotator:
         self._book = AnswerBook(desk.folder / ANSWERS)
         self._ledger = Ledger(self._prices, self._book.used())
         self._sheets = sheets
-        open_ = deque((sheet, form) for sheet in sheets for form in self.manner.forms if self.step(sheet, form).key)
+        # by key: sheets of pictures that are the same to the byte are one question, whose answer serves all of them
+        asked = {self.step(sheet, form).key: (sheet, form) for sheet in sheets for form in self.manner.forms}
+        open_ = deque(item for key, item in asked.items() if key)
         with tqdm(total=len(open_), desc=self.name, unit="question", disable=None if desk.progress else True) as bar:
             while open_:
                 if desk.stop():
@@ -210,7 +213,8 @@ class ChatAnnotator:
                 except DataError as error:
                     if not desk.allow_gaps:
                         raise
-                    self._gaps[item[0].prompt_id] = str(error)
+                    self._gaps.setdefault(item[0].prompt_id, str(error))
+                    self._gap_sheets.add(_sheet_key(item[0]))
                     bar.update()
                     continue
                 under_way[step.key] = item
@@ -258,7 +262,7 @@ class ChatAnnotator:
         with self._lock:
             self._asked += 1
             self._lost_in_a_row = 0
-        self._ledger.enter(answer.usage, self.chat.name)
+        self._ledger.enter(answer.usage, self.chat.name, refused=answer.refused)
 
     def _spent(self, left: int) -> str:
         spent = f"{self._ledger.spent:.4f} of {self._prices.budget}"
@@ -269,7 +273,7 @@ class ChatAnnotator:
     def marks(self, sheet: Sheet) -> Marks | None:
         """See `Annotator`."""
         steps = [(form, self.step(sheet, form)) for form in self.manner.forms]
-        gap = sheet.prompt_id in self._gaps
+        gap = _sheet_key(sheet) in self._gap_sheets
         if any(step.key for _, step in steps) and not gap:
             return None
         count = len(sheet.records)
@@ -339,6 +343,10 @@ class ChatAnnotator:
                 found["open" if step.key else step.problem.replace(" ", "_") or "answered"] += 1
                 found["asked_again"] += max(0, len(step.answers) - 1)
         return dict(found)
+
+
+def _sheet_key(sheet: Sheet) -> tuple[str, tuple[str, ...], int]:
+    return sheet.prompt_id, tuple(sheet.images), sheet.order
 
 
 def _shrunk(picture: Image.Image, longest: int | None) -> Image.Image:

@@ -59,15 +59,20 @@ class Ledger:
         for usage in used:
             self._enter(usage)
 
-    def enter(self, usage: Usage | None, who: str) -> None:
+    def enter(self, usage: Usage | None, who: str, *, refused: bool = False) -> None:
         """Count an answer.
+
+        Args:
+            usage: What it took.
+            who: Who gave it.
+            refused: Whether it is a refusal; one by an error of the endpoint tells no tokens, and takes none.
 
         Raises:
             ModelError: If there is a budget and an answer's tokens are not told: it could not be kept.
         """
         with self._lock:
             known = usage is not None and self._enter(usage)
-        if self.prices.budget is not None and not known and (usage is None or usage.prompt_tokens is None):
+        if self.prices.budget is not None and not known and not refused:
             raise ModelError(
                 f"{who} does not say how many tokens an answer takes, so no budget can be kept; leave it out"
             )

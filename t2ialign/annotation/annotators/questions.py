@@ -98,13 +98,18 @@ def wording(prompt: str, count: int, aspects: Sequence[str], scale: str, problem
         "aspects": "\n".join(f"- {RUBRICS[aspect]}" for aspect in aspects),
         "marks": "\n".join(f"- {mark}: {anchor}" for mark, anchor in marks),
         "form": form,
-        "prompt": json.dumps(prompt, ensure_ascii=False),  # last: it may hold what looks like a place to fill
+        "prompt": _quoted(prompt),
     }
     text = re.sub(r"\{(\w+)\}", lambda place: filled[place[1]], _HEAD)
     if not attempt:
         return text
     which = "Your last answer" if attempt == 1 else f"{attempt} answers of yours"
     return text + _AGAIN.replace("{which}", which).replace("{problem}", problem)
+
+
+def _quoted(prompt: str) -> str:
+    """Return a prompt as a JSON string, halves of surrogate pairs escaped: they can not be sent as they are."""
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", json.dumps(prompt, ensure_ascii=False))
 
 
 def schema(count: int, aspects: Sequence[str], scale: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ its prompt, in the same pass, holds all its pictures. What is not found is null,
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class ReplayAnnotator(QuietAnnotator):
 
     def _find(self, sheet: Sheet) -> Annotation | None:
         for each in self._earlier.get((sheet.prompt, sheet.order), ()):
-            if set(sheet.sha256) <= set(each.sha256):
+            if not Counter(sheet.sha256) - Counter(each.sha256):
                 return each
         return None
 
@@ -69,7 +69,7 @@ class ReplayAnnotator(QuietAnnotator):
         if earlier is None:
             nothing: list[float | None] = [None] * len(sheet.records)
             return Marks({aspect: list(nothing) for aspect in self.aspects}, problem=MISSING)
-        places = [earlier.sha256.index(digest) for digest in sheet.sha256]
+        places = _places(earlier.sha256, sheet.sha256)
         return Marks(
             {aspect: [marks[place] for place in places] for aspect, marks in earlier.ratings.items()},
             {aspect: [texts[place] for place in places] for aspect, texts in earlier.rationales.items()},
@@ -87,6 +87,14 @@ class ReplayAnnotator(QuietAnnotator):
     def counts(self) -> dict[str, Any]:
         """See `Annotator`."""
         return {"replayed": self._found, "not_found": self._missing}
+
+
+def _places(there: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return where each digest is among the earlier ones; pictures that are the same to the byte in their order."""
+    free: dict[str, list[int]] = defaultdict(list)
+    for place, digest in enumerate(there):
+        free[digest].append(place)
+    return [free[digest].pop(0) for digest in wanted]
 
 
 def _as_shown(earlier: Annotation, places: list[int]) -> tuple[int, ...]:
