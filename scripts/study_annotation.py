@@ -190,7 +190,7 @@ def train(folder: Path, seed: int) -> dict[str, Any]:
 
 def run(report: dict[str, Any]) -> dict[str, Any]:
     """Take what is told of a run."""
-    kept = {key: report[key] for key in ("algorithm", "steps", "seconds", "watched") if key in report}
+    kept: dict[str, Any] = {key: report[key] for key in ("algorithm", "steps", "seconds", "watched") if key in report}
     if "held_out" in report:
         kept["held_out"] = {key: report["held_out"][key] for key in ("accuracy", "ci95", "pairs", "log_loss", "ece")}
         kept["by_aspect"] = {

@@ -29,8 +29,6 @@ from t2ialign.generation.labels import set_labels
 
 FORMAT = 1
 """Version of the keys of `compare.json`."""
-SIGNIFICANT = 0.05
-"""Level of the sign test beside the 95 % intervals."""
 RESAMPLES = 10_000
 """Bootstrap resamples."""
 
@@ -160,12 +158,14 @@ def _difference(first: statistics.Array, second: statistics.Array, resamples: in
 def _verdict(intervals: Sequence[statistics.Interval], sign: statistics.Test) -> str:
     """Say what may be said: all intervals must lie on one side of one half, and the exact test agree.
 
-    Over very few prompts both intervals are too narrow; the sign test is exact for any number.
+    Over very few prompts both intervals are too narrow; the sign test is exact for any number. It has to point the
+    same way: where most prompts are lost by little and some won by much, nothing is shown.
     """
-    if sign.p_value < SIGNIFICANT and all(interval.low > 0.5 for interval in intervals):
-        return "better"
-    if sign.p_value < SIGNIFICANT and all(interval.high < 0.5 for interval in intervals):
-        return "worse"
+    if sign.p_value < statistics.SIGNIFICANT:
+        if 2 * sign.statistic > sign.n and all(interval.low > 0.5 for interval in intervals):
+            return "better"
+        if 2 * sign.statistic < sign.n and all(interval.high < 0.5 for interval in intervals):
+            return "worse"
     return "no difference shown"
 
 

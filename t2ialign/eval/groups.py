@@ -17,6 +17,8 @@ from t2ialign.eval.statistics import Array, clustered_bootstrap, holm, wilson
 
 SHIFTS = 2000
 """Permutations of the test on whether groups differ at all."""
+FEW = 30
+"""Prompts below which the bootstrap is too narrow, and Student's t interval counts too: the wider of both."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Group:
         name: Its label.
         n: Prompts.
         value: Mean over its prompts.
-        ci95: BCa bootstrap over prompts, or Wilson's for rates; `None` for a single prompt that is no rate.
+        ci95: BCa bootstrap over prompts (below `FEW` the wider of it and Student's t), or Wilson's for rates;
+            `None` for a single prompt that is no rate.
         rest: Mean over the prompts of all other groups.
         p: Two-sided permutation test of the group against the rest.
         p_holm: The same, adjusted for the number of groups.
@@ -133,7 +136,12 @@ def _interval(part: Array, kind: str, confidence: float, resamples: int, seed: i
     if len(part) < 2:
         return None
     low, high = clustered_bootstrap(part, resamples=resamples, seed=seed, confidence=confidence)
-    return low, high
+    if len(part) >= FEW:
+        return low, high
+    from scipy import stats
+
+    reach = float(stats.t.ppf(0.5 + confidence / 2, len(part) - 1) * part.std(ddof=1) / len(part) ** 0.5)
+    return min(low, float(part.mean()) - reach), max(high, float(part.mean()) + reach)
 
 
 def _worst(parts: Sequence[Array], kind: str, resamples: int, seed: int) -> tuple[float, float] | None:

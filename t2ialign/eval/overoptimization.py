@@ -52,9 +52,9 @@ class Watch:
         p: Wilcoxon's test of the fall, adjusted by Holm over all earlier checkpoints against the last.
         rise: Mean difference of the reward, last checkpoint less the peak's.
         rise_ci95: Bootstrap over prompts.
-        verdict: `over-optimised` if the watched scorer fell from its peak (p below 0.05) while the reward rose or
-            stood still there (its interval does not lie below 0); `reward did not rise` if the reward's last mean does
-            not exceed its first; else `not shown`.
+        verdict: `over-optimised` if the watched scorer fell from its peak (p below 0.05, in mean and in signed ranks)
+            and the reward is not shown to have fallen there (its interval does not lie below 0);
+            `reward did not rise` if the reward's last mean does not exceed its first; else `not shown`.
         n: Prompts.
     """
 
@@ -75,9 +75,10 @@ class Watch:
             return f"the reward did not rise over {last} steps, so there is nothing to over-optimise"
         if self.verdict == "over-optimised":
             low, high = self.fall_ci95
+            reward = "the reward rises" if self.rise_ci95[0] > 0 else "no fall of the reward is shown"
             return (
                 f"over-optimised after step {self.peak}: the scorer that is not trained on falls by {-self.fall:.3g} "
-                f"(95 % interval {-high:.3g} to {-low:.3g}) until step {last}, while the reward does not"
+                f"(95 % interval {-high:.3g} to {-low:.3g}) until step {last}, while {reward}"
             )
         return f"no over-optimisation is shown over {last} steps, on {self.n} prompts"
 
@@ -150,9 +151,16 @@ def watch(
         p=p,
         rise=float(rise.mean()),
         rise_ci95=rise_interval,
-        verdict=_verdict(first, p, rise_interval[1]),
+        verdict=_verdict(first, p if _fell(fall) else 1.0, rise_interval[1]),
         n=first.shape[1],
     )
+
+
+def _fell(fall: Array) -> bool:
+    """Whether the signed ranks point down, as the mean does; the test is two-sided, so its p does not say."""
+    from scipy import stats
+
+    return float((stats.rankdata(np.abs(fall)) * np.sign(fall)).sum()) < 0
 
 
 def _verdict(reward: Array, p: float, highest_rise: float) -> Verdict:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from t2ialign.eval.statistics import Array
 
 _STEPS = 200
+_SAME = 1e-9
+"""Strengths that differ by no more share their places."""
 _LOWEST_TIE = -25.0
 """Logarithm of the tie parameter below which it is 0 for all that can be seen."""
 
@@ -29,7 +31,8 @@ class Strength:
         value: Log of its strength over the anchor's; the odds of beating it, ties aside, are `exp(value)`.
         ci95: Percentile bootstrap over prompts; both ends 0 for the anchor.
         rank: Place from 1, by `value`.
-        rank_ci95: 2.5 % and 97.5 % quantiles of its rank over the resamples.
+        rank_ci95: 2.5 % and 97.5 % quantiles of its rank over the resamples; equals have the better place in the first
+            and the worse in the second.
     """
 
     model: str
@@ -99,7 +102,7 @@ def bradley_terry(
 
     Raises:
         ValueError: If there are fewer than two models or prompts, lengths differ, a score is not finite, or without
-            a prior some models never lose against the rest, so that no finite strength exists.
+            a prior some models never lose against the rest or all comparisons tie, so that no finite fit exists.
     """
     names = list(scores)
     if len(names) < 2:
@@ -112,6 +115,8 @@ def bradley_terry(
     wins, ties = _counts(np.stack([_checked(name, scores[name], len(prompts)) for name in names]), prompts, margin)
     if len(wins) < 2:
         raise ValueError("a ranking with intervals needs at least 2 prompts")
+    if prior == 0 and not wins.any():
+        raise ValueError("every comparison is a tie, so the tie parameter is infinite; give a prior above 0")
     if prior == 0 and not _connected(wins.sum(0) + ties.sum(0)):
         raise ValueError(
             "some models beat all the others every time, so their strengths are infinite; give a prior above 0"
@@ -216,10 +221,13 @@ def _interval(draws: Array) -> tuple[float, float]:
 
 
 def _strengths(names: Sequence[str], values: Array, spread: Array) -> list[Strength]:
-    ranks = (-spread).argsort(1).argsort(1) + 1
+    best, last = (
+        1 + (spread[:, None, :] - spread[:, :, None] > least).sum(2) - own for least, own in ((_SAME, 0), (-_SAME, 1))
+    )
     order = sorted(range(len(names)), key=lambda i: (-values[i], names[i]))
     made = []
     for rank, i in enumerate(order, 1):
-        low, high = np.quantile(ranks[:, i], (0.025, 0.975), method="nearest")
+        low = np.quantile(best[:, i], 0.025, method="nearest")
+        high = np.quantile(last[:, i], 0.975, method="nearest")
         made.append(Strength(names[i], float(values[i]), _interval(spread[:, i]), rank, (int(low), int(high))))
     return made

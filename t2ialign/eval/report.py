@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from t2ialign.eval.statistics import SIGNIFICANT
+
 
 def percent(value: float) -> str:
     """Write a rate with one decimal, in percent."""
@@ -31,7 +33,14 @@ def sentence(comparison: Mapping[str, Any], base: str) -> str:
         sign = p_text(comparison["tests"]["sign"]["p"])
         reason = "which includes 50 %" if low <= 0.5 <= high else f"but the exact sign test gives p = {sign}"
         return f"No difference shown: {figures}, {reason}. This does not show that the two are equal."
-    return f"{comparison['set']} is {comparison['verdict']} by this measure: {figures}."
+    text = f"{comparison['set']} is {comparison['verdict']} by this measure: {figures}."
+    adjusted = comparison["tests"]["sign"].get("p_holm")
+    if adjusted is not None and adjusted >= SIGNIFICANT:
+        text += (
+            f" It is one of several comparisons: adjusted for their number (Holm) the sign test gives p = "
+            f"{p_text(adjusted)}, so it may be chance."
+        )
+    return text
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:

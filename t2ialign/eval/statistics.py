@@ -19,8 +19,14 @@ Array = npt.NDArray[np.float64]
 Statistic = Callable[..., Any]
 """A function of an array and an `axis`, along which it reduces, such as `numpy.mean`."""
 
+SIGNIFICANT = 0.05
+"""Level of the tests beside the 95 % intervals."""
 _CHUNK = 4_000_000
 """Numbers that a chunk of resamples may hold (32 MB)."""
+_ALL_SIGNS = 12
+"""Prompts up to which Wilcoxon's test goes through all signs where sizes are tied."""
+_NONE = 1e-12
+"""Spread, over the largest value, below which it is round-off."""
 
 
 class Interval(NamedTuple):
@@ -104,9 +110,12 @@ def wilson_of_rates(per_prompt: npt.ArrayLike, pairs: int, confidence: float = 0
     effective sample size, the number of single comparisons with the same variance of the mean (L. Kish, 1965; so used
     for proportions by E. L. Korn and B. I. Graubard, 1998):
 
-    .. math:: n_{eff} = \min\left(\frac{\hat p(1-\hat p)}{s^2/n},\; \text{pairs}\right)
+    .. math:: n_{eff} = \frac{\hat p(1-\hat p)}{s^2/P} \left(\frac{t_{N-1}}{t_{P-1}}\right)^2
+              \quad \text{but at least } P \text{ and at most } N
 
-    with the variance s^2 of the rates (divisor n). For one picture a prompt, without ties, it is plain Wilson.
+    of P prompts and N pairs, with the variance s^2 of the rates (divisor P). The quotient of Student's quantiles,
+    which is theirs too, pays for a variance that is known from P rates alone. For one picture a prompt, without ties,
+    it is plain Wilson.
 
     Args:
         per_prompt: Rate of each prompt, [P], in [0, 1].
@@ -122,8 +131,17 @@ def wilson_of_rates(per_prompt: npt.ArrayLike, pairs: int, confidence: float = 0
     rate, variance = float(rates.mean()), float(rates.var())
     size = float(len(rates))
     if variance > 0:
-        size = min(rate * (1 - rate) / (variance / len(rates)), float(pairs))
+        size = rate * (1 - rate) / (variance / len(rates)) * _freedom(pairs, len(rates), confidence)
+        size = max(float(len(rates)), min(size, float(pairs)))
     return wilson(min(size, rate * size), size, confidence)
+
+
+def _freedom(pairs: int, prompts: int, confidence: float) -> float:
+    """Return the squared quotient of Student's quantiles at one less than so many pairs and so many prompts."""
+    from scipy import stats
+
+    level = 0.5 + _checked(confidence) / 2
+    return float((stats.t.ppf(level, pairs - 1) / stats.t.ppf(level, prompts - 1)) ** 2)
 
 
 def cluster_means(values: npt.ArrayLike, clusters: Sequence[Any] | npt.NDArray[Any]) -> Array:
@@ -274,8 +292,8 @@ def sign_test(differences: npt.ArrayLike) -> Test:
 def wilcoxon(differences: npt.ArrayLike) -> Test:
     """Test by Wilcoxon's signed ranks, two-sided, whether differences are symmetric about 0; zeros are dropped.
 
-    Exact up to 50 prompts without ties among the sizes, else by the normal approximation with the
-    correction for ties.
+    Exact up to 50 prompts without ties among the sizes and up to 12 with them, else by the normal
+    approximation with the correction for ties.
 
     Args:
         differences: One number a prompt, [P].
@@ -288,7 +306,12 @@ def wilcoxon(differences: npt.ArrayLike) -> Test:
         return Test(0.0, 1.0, 0)
     exact = len(array) <= 50 and len(np.unique(np.abs(array))) == len(array)
     result = stats.wilcoxon(array, method="exact" if exact else "asymptotic")
-    return Test(float(result.statistic), min(1.0, float(result.pvalue)), len(array))
+    p_value = float(result.pvalue)
+    if not exact and len(array) <= _ALL_SIGNS:
+        ranks = stats.rankdata(np.abs(array))
+        signs = 1.0 - 2 * (np.arange(2 ** len(array))[:, None] >> np.arange(len(array)) & 1)
+        p_value = float((np.abs(signs @ ranks) >= abs(np.sign(array) @ ranks) - 1e-9).mean())
+    return Test(float(result.statistic), min(1.0, p_value), len(array))
 
 
 def paired_test(base: npt.ArrayLike, other: npt.ArrayLike, clusters: Sequence[Any]) -> dict[str, Test]:
@@ -323,11 +346,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def effect_size(differences: npt.ArrayLike) -> float | None:
     """Return the mean difference over its standard deviation (Cohen's d for pairs, `ddof=1`).
 
-    `None` where the deviation is 0 or a single prompt is there.
+    `None` where the deviation is 0, up to round-off, or a single prompt is there.
     """
     array = _finite(differences)
     spread = float(array.std(ddof=1)) if len(array) > 1 else 0.0
-    return float(array.mean()) / spread if spread > 0 else None
+    return float(array.mean()) / spread if spread > _NONE * float(np.abs(array).max(initial=0)) else None
 
 
 def _finite(values: npt.ArrayLike) -> Array:

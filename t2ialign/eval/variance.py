@@ -111,6 +111,7 @@ def _components(weights: Array, sizes: Array, means: Array, within: Array) -> tu
 
 
 def _share(between: Array, inside: Array) -> Array:
-    between = np.maximum(between, 0.0)
+    """Return the share, [R]; 0 where nothing varies, NaN where a component is."""
+    total = np.maximum(between, 0.0) + inside
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(between + inside > 0, between / (between + inside), 0.0)
+        return np.where(total == 0, 0.0, np.maximum(between, 0.0) / total)

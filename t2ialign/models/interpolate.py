@@ -268,8 +268,10 @@ def _blend(part: Any, other: Any, weight: float, name: str) -> None:
     with torch.no_grad():
         for key, value in mine.items():
             end = theirs[key]
+            if weight == 0:
+                continue
             if weight == 1 or not value.is_floating_point():
                 value.copy_(end)
-            elif weight != 0:
+            else:
                 start = value.double()
                 value.copy_(start + weight * (end.double() - start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from t2ialign.data.image_sets import ImageSet
 from t2ialign.errors import ConfigError, DataError, ModelError
 
 KEY = "sk-secret-0123456789"
-PRICES = {"budget": 9.0, "price_prompt": 1.0, "price_completion": 1.0}
+PRICES: dict[str, Any] = {"budget": 9.0, "price_prompt": 1.0, "price_completion": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +91,9 @@ def test_a_budget_can_not_be_kept_with_half_of_the_tokens(tmp_path: Path) -> Non
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_money_is_a_finite_number(tmp_path: Path, value: float) -> None:
     for name in PRICES:
+        money: dict[str, Any] = PRICES | {name: value}
         with pytest.raises(ConfigError, match=name):
-            AnnotateOptions(image_set=tmp_path, annotator="openai:m", output_dir=tmp_path, **PRICES | {name: value})
+            AnnotateOptions(image_set=tmp_path, annotator="openai:m", output_dir=tmp_path, **money)
 
 
 def test_a_budget_is_for_chat_models_alone(tmp_path: Path) -> None:
@@ -130,7 +132,8 @@ def test_a_key_that_comes_back_is_not_kept(tmp_path: Path, capfd: pytest.Capture
     with ChatServer(lambda request: completion(None, refusal=f"not with {KEY}")) as server:
         run(path, server, output_dir=tmp_path / "refused")
     for cut in (240, 246, 252):  # the text of an error is cut after 300 characters
-        refusing = ChatServer(lambda request, cut=cut: problem(400, "x" * cut + KEY))
+        answer = problem(400, "x" * cut + KEY)
+        refusing = ChatServer(functools.partial(lambda said, request: said, answer))
         with refusing as server, pytest.raises(ModelError) as error:
             run(path, server, output_dir=tmp_path / f"error{cut}")
         assert "sk-" not in str(error.value)

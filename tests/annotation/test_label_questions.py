@@ -96,7 +96,9 @@ def test_an_image_set(tmp_path: Path) -> None:
     assert source.name == "set"
     listed = list(source.couples())
     assert len(listed) == 9
-    assert listed[0] == Couple("p0", "prompt 0", ("images/p0/0000.png", "images/p0/0001.png"))
+    names = ("images/p0/0000.png", "images/p0/0001.png")
+    first, second = (hashlib.sha256((tmp_path / "set" / name).read_bytes()).hexdigest() for name in names)
+    assert listed[0] == Couple("p0", "prompt 0", names, (first, second))
     assert source.encoded(listed[0], 1) == (tmp_path / "set/images/p0/0001.png").read_bytes()
 
 

@@ -283,6 +283,21 @@ def test_a_full_disk_is_told_and_nothing_is_answered(
     assert client.say(0, "left").code == 200
 
 
+def test_a_duration_beyond_all_numbers_is_none(client: Client) -> None:
+    body = f'{{"question": 0, "answer": "left", "seconds": 1{"0" * 400}}}'.encode()
+    assert client.ask("POST", "/answer", body).code == 200
+    assert json.loads((client.output / "answers/me.jsonl").read_text().splitlines()[1])["seconds"] is None
+
+
+def test_nothing_of_a_request_reaches_a_terminal_as_it_is(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "t2ialign")
+    with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=20) as wire:
+        wire.sendall(b"GET /\x1b]0;owned\x07 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"".join(iter(lambda: wire.recv(65536), b"")).startswith(b"HTTP/1.1 421")
+    assert "owned" in caplog.text
+    assert not any("\x1b" in record.getMessage() for record in caplog.records)
+
+
 def test_many_tabs_at_once_give_one_answer(client: Client) -> None:
     codes: list[int] = []
     threads = [threading.Thread(target=lambda: codes.append(client.say(0, "left").code)) for _ in range(8)]

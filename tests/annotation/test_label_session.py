@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from t2ialign.annotation.label.folder import PairFolder
 from t2ialign.annotation.label.options import LabelOptions
 from t2ialign.annotation.label.run import open_session
 from t2ialign.annotation.label.session import NotOpenError, Session
+from t2ialign.data.image_sets import ImageSet
 from t2ialign.data.pairs import load_pairs
 from t2ialign.errors import ConfigError, DataError
 
@@ -183,6 +185,53 @@ def test_a_torn_line_is_taken_back(images: Path, tmp_path: Path, cut: int) -> No
     assert [answer.answer for answer in answers] == ["left", "tie"]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="files can not be limited here")
+def test_a_disk_that_takes_half_a_line_keeps_none_of_it(images: Path, tmp_path: Path) -> None:
+    """The limit on a file's size does what a full disk does: a part is written, and no error is raised for it."""
+    import resource
+
+    out = tmp_path / "labels"
+    person = Person(images, out)
+    person.say("left")
+    log = out / "answers/me.jsonl"
+    before = log.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 40, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            person.say("skip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert log.read_bytes() == before
+    assert person.session.state()["answered"] == 1
+    person.say("right")
+    person.log.close()
+    _, answers = read_log(log)
+    assert [answer.answer for answer in answers] == ["left", "right"]
+    assert [line["chosen_side"] for line in lines(out)] == ["left", "right"]
+
+
+def test_a_set_made_anew_under_its_name_is_refused(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels"
+    person = Person(images, out)
+    person.say("skip", "left")
+    person.log.close()
+    kept = out.joinpath("metadata.jsonl").read_bytes()
+    larger = image_set(tmp_path / "larger/set", prompts=4)
+    Person(larger, out).log.close()  # the same pictures and more
+    other = image_set(tmp_path / "other/set", size=(24, 24))
+    with pytest.raises(DataError, match=r"another picture than set/.* is now; give another --user"):
+        Person(other, out)
+    assert out.joinpath("metadata.jsonl").read_bytes() == kept
+    Person(other, out, user="bob").log.close()
+    metadata = images / "metadata.jsonl"
+    text = metadata.read_text(encoding="utf-8")
+    for number, record in enumerate(ImageSet(images).records):
+        text = text.replace(record.sha256, f"{number:064d}")
+    metadata.write_text(text, encoding="utf-8")
+    Person(images, out).log.close()  # the set's digests are wrong, its pictures are not
+
+
 def test_a_stop_before_the_pairs_were_written_is_made_good(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels"
     person = Person(images, out)
@@ -310,10 +359,10 @@ def test_only_pictures_that_are_asked_about_are_handed_out(images: Path, tmp_pat
 
 def test_implausible_durations_are_not_kept(images: Path, tmp_path: Path) -> None:
     with Person(images, tmp_path / "labels") as session:
-        for number, seconds in enumerate((-1.0, float("nan"), float("inf"), 1e9)):
+        for number, seconds in enumerate((-1.0, float("nan"), float("inf"), 1e9, 10**400)):
             session.answer(number, "left", seconds)
     _, answers = read_log(tmp_path / "labels/answers/me.jsonl")
-    assert [answer.seconds for answer in answers] == [None] * 4
+    assert [answer.seconds for answer in answers] == [None] * 5
 
 
 @pytest.mark.parametrize("user", ["alice", "../../etc/passwd", "a/b", "ü", ".", "a" * 100, "CON:", "x\\y"])

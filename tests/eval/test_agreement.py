@@ -331,3 +331,13 @@ def test_a_picture_that_is_gone_is_counted_and_shown_as_gone(tmp_path: Path, rec
     assert result["pictures_not_measured"] == 120
     assert result["bias_verdicts"]["brightness"]["verdict"] == "not testable"
     assert (tmp_path / "out/agreement.html").read_text().count("the picture is not there") == 6
+
+
+def test_four_prompts_of_four_are_no_more_than_chance() -> None:
+    from t2ialign.eval.agreement.words import chance_verdict
+
+    sure = {"ci95": [1.0, 1.0], "ci95_wilson": [0.51, 1.0]}
+    # All four right comes up once in eight tries of either direction: p = 0.125.
+    assert chance_verdict({**sure, "sign": {"p": 0.125, "prompts_above": 4, "n": 4}}).startswith("not shown")
+    assert chance_verdict({**sure, "sign": {"p": 0.03, "prompts_above": 6, "n": 6}}) == "more often than chance"
+    assert chance_verdict({**sure, "sign": {"p": 0.03, "prompts_above": 0, "n": 6}}).startswith("not shown")

@@ -246,3 +246,26 @@ def test_report_reads_well(tmp_path: Path) -> None:
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len(tables) == 9
     assert len({line.count("|") for line in tables[:3]}) == 1
+
+
+def test_a_sign_test_that_points_the_other_way_shows_nothing() -> None:
+    rows = [[1.0, 1.0, -1.0, -1.0, -1.0]] * 70 + [[1.0] * 5] * 30
+    prompts = [f"p{i}" for i in range(100) for _ in range(5)]
+    found = compare_scores([0.0] * 500, [value for row in rows for value in row], prompts, resamples=1000)
+    assert found["win_rate"]["ci95"][0] > 0.5
+    assert found["tests"]["sign"]["p"] < 0.05
+    assert found["verdict"] == "no difference shown"
+
+
+def test_a_win_that_is_one_of_many_comparisons_is_told_as_such() -> None:
+    from t2ialign.eval.report import sentence
+
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=100)
+    found = compare_scores(base, base + rng.normal(0.35, 1, 100), [str(i) for i in range(100)], resamples=500)
+    assert found["verdict"] == "better"
+    told = found | {"set": "b", "scorer": "s"}
+    told["tests"]["sign"]["p_holm"] = 0.2
+    assert "may be chance" in sentence(told, "a")
+    told["tests"]["sign"]["p_holm"] = 0.01
+    assert "may be chance" not in sentence(told, "a")

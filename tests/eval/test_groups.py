@@ -55,3 +55,14 @@ def test_a_group_that_is_worse_is_found() -> None:
 def test_refusals(values: list[float], groups: list[str], kind: Literal["mean", "rate"]) -> None:
     with pytest.raises(ValueError, match=r"groups|finite|rates"):
         group_table(values, groups, kind=kind)
+
+
+def test_intervals_of_small_groups_cover() -> None:
+    rng, inside = np.random.default_rng(5), 0
+    for seed in range(300):
+        values = np.concatenate([rng.normal(0, 1, 5), rng.normal(0, 1, 40)])
+        found = group_table(values, ["few"] * 5 + ["many"] * 40, resamples=199, seed=seed)
+        interval = next(each.ci95 for each in found.groups if each.name == "few")
+        assert interval is not None
+        inside += interval[0] <= 0 <= interval[1]
+    assert inside / 300 >= 0.92  # the bootstrap alone covers 83 %

@@ -52,3 +52,12 @@ def test_refusals() -> None:
         watch([0, 1, 2], np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="not finite"):
         watch([0, 1], np.zeros((2, 3)), np.full((2, 3), np.nan))
+
+
+def test_a_few_deep_falls_among_many_rises_are_not_a_shown_fall() -> None:
+    start, noise = np.zeros(100), np.random.default_rng(0).normal(0, 0.01, 100)
+    end = np.where(np.arange(100) < 80, 1.0, -10.0) + noise
+    found = watch([0, 10], np.stack([start, start + 1]), np.stack([start, end]))
+    assert found.p < 0.05
+    assert found.fall < 0
+    assert found.verdict == "not shown"

@@ -83,6 +83,26 @@ def test_sets_are_cut_to_what_they_share(tmp_path: Path, sets: list[Path]) -> No
     assert max(np.asarray(points[0].per_prompt["vendi"])) < 2
 
 
+def test_one_prompt_with_more_pictures_does_not_push_the_others_out(tmp_path: Path) -> None:
+    from t2ialign.eval.pairs import read_scored_set
+    from t2ialign.eval.pareto.sweep import _shared
+
+    read = []
+    for name in ("a", "b"):
+        pictures = [
+            (
+                {"prompt_id": f"p{prompt}", "prompt": "x", "sample": i, "seed": i},
+                Image.new("RGB", (8, 8), (prompt, 0, 0)),
+            )
+            for prompt, samples in enumerate((2, 2, 2, 5, 1))
+            for i in range(samples)
+        ]
+        write_plain_set(tmp_path / name, pictures)
+        score_set(tmp_path / name, [MeanColour()], tmp_path / name / "scores.parquet", workers=0, progress=False)
+        read.append(read_scored_set(tmp_path / name, None))
+    assert _shared(read) == [(f"p{prompt}", i) for prompt in range(4) for i in range(2)]
+
+
 def test_what_cannot_be_weighed_is_refused(tmp_path: Path, sets: list[Path]) -> None:
     with pytest.raises(ConfigError, match="--embedder"):
         points_of_sets(sets, ["redness", "vendi"])

@@ -111,3 +111,11 @@ def test_intervals_cover_the_truth() -> None:
 def test_hopeless_questions_are_refused(scores: dict[str, list[float]], prompts: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         bradley_terry(scores, prompts)
+
+
+def test_equal_models_share_their_places() -> None:
+    scores = np.random.default_rng(0).normal(0, 1, 40)
+    found = bradley_terry({"b": scores, "a": scores}, [str(i) for i in range(40)], resamples=100)
+    assert [each.rank_ci95 for each in found.strengths] == [(1, 2), (1, 2)]
+    with pytest.raises(ValueError, match="every comparison is a tie"):
+        bradley_terry({"b": scores, "a": scores}, [str(i) for i in range(40)], prior=0)

@@ -43,8 +43,10 @@ def test_wilson_golden_value() -> None:
 
 def test_wilson_of_rates_is_wilson_for_single_wins_and_has_one_rate_for_every_prompt_else() -> None:
     assert wilson_of_rates([1.0] * 5 + [0.0] * 5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
-    # Ten prompts of four pictures: rates 1/4 and 3/4 have a quarter of the variance of 0 and 1, so n is 40.
-    assert wilson_of_rates([0.25] * 5 + [0.75] * 5, 40) == pytest.approx(wilson(20, 40))
+    # Ten prompts of four pictures: rates 1/4 and 3/4 have a quarter of the variance of 0 and 1, so n is 40, less what
+    # Student's quantiles at 39 and 9 degrees of freedom (2.022691, 2.262157) take.
+    n = 40 * (2.022691 / 2.262157) ** 2
+    assert tuple(wilson_of_rates([0.25] * 5 + [0.75] * 5, 40)) == pytest.approx(tuple(wilson(n / 2, n)), abs=1e-5)
     # Rates that vary even less than independent pictures would are no licence for more.
     assert wilson_of_rates([0.5, 0.5, 0.5, 0.75], 16) == pytest.approx(wilson(9, 16))
     assert wilson_of_rates([1.0] * 8, 32) == pytest.approx(wilson(8, 8))
@@ -254,3 +256,14 @@ def test_effect_size() -> None:
     assert effect_size([1.0, 2.0, 3.0]) == pytest.approx(2.0)
     assert effect_size([1.0, 1.0]) is None
     assert effect_size([1.0]) is None
+
+
+def test_wilcoxon_with_tied_sizes_is_exact_over_few_prompts() -> None:
+    assert wilcoxon([1.0] * 5).p_value == 2 / 32
+    assert wilcoxon([1.0] * 6).p_value == 2 / 64
+    assert wilcoxon([1.0, 1.0, -1.0]).p_value == 1.0
+
+
+def test_effect_size_of_round_off_is_none() -> None:
+    base = np.array([0.3, 0.5, 0.9])
+    assert effect_size(base + 0.1 - base) is None

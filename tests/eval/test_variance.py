@@ -61,3 +61,9 @@ def test_no_spread_between_prompts_is_said() -> None:
 def test_nothing_to_split(prompts: list[str]) -> None:
     with pytest.raises(ValueError, match="can not be split"):
         split_variance([1.0, 2.0, 3.0], prompts)
+
+
+def test_resamples_without_a_second_picture_are_left_out() -> None:
+    prompts = [*"abcdefghij", "a"]
+    scores = np.random.default_rng(0).normal(0, 1, 11) + np.array([3.0 * ord(each) for each in prompts])
+    assert split_variance(scores, prompts).share_ci95[0] > 0.5

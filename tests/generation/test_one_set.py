@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -123,6 +125,14 @@ def test_draws_are_even_and_their_own_for_each_model() -> None:
     assert all(abs(count / 3000 - 1 / 3) < 0.035 for count in (*counts.values(), agree))  # 4 standard deviations
 
 
+def test_draws_by_a_plain_computation() -> None:
+    variant = Variant("m", None, None, "a", drawn_from=(1.0, 2.0, 3.0))
+    for seed, prompt_id, sample in itertools.product((0, 1, 2), ("p0", "p1", "ü"), (0, 1)):
+        text = f"guidance\x1f{seed}\x1f{prompt_id}\x1f{sample}\x1fa"
+        number = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
+        assert variant.scale(seed, prompt_id, sample) == (1.0, 2.0, 3.0)[number % 3]
+
+
 def test_a_set_grows_by_models_scales_and_samples(folder: Path, tmp_path: Path) -> None:
     steps: list[dict[str, Any]] = [
         {"guidance_scale": [2.0, 5.0], "limit": 1},
@@ -148,7 +158,7 @@ def test_what_was_made_otherwise_is_refused(folder: Path, tmp_path: Path) -> Non
         ({"guidance_scale": 3.0}, "guidance_scale: 7.5 there, 3.0 now"),
         ({"model": [str(other)]}, "weights_fingerprint"),
         ({"seed": 1}, "seed: 0 there, 1 now"),
-        ({"negative_prompt": "x"}, "negative_prompt"),
+        ({"negative_prompt": "x", "label": ["other"]}, r"set was made otherwise \(negative_prompt"),
         ({"one_set": False}, "models: .* there, nothing now"),
     ]  # fmt: skip
     before = (tmp_path / "set/config.json").read_text()

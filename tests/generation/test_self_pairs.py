@@ -129,18 +129,18 @@ def test_noise_of_its_own(folder: Path, tmp_path: Path) -> None:
 
 def test_a_phrase_that_is_cut_makes_no_pair(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The tiny tokenizer reads a token a letter: what stands behind 75 letters is never seen."""
-    rows = [{"prompt_id": f"p{i}", "prompt": text} for i, text in enumerate(("x" * 90, "short"))]
+    rows = [{"prompt_id": f"p{i}", "prompt": text} for i, text in enumerate(("x" * 90, "short", "y" * 70))]
     file = tmp_path / "long.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     summary = make_self_pairs(options(folder, tmp_path / "pairs", prompts=str(file)))
-    assert (summary.pairs, summary.identical, summary.cut) == (1, 1, 1)
-    assert "does not see their end: 1 of 2" in caplog.text
-    assert [pair.prompt for pair in load_pairs(tmp_path / "pairs")] == ["short"]
+    assert (summary.pairs, summary.identical, summary.cut) == (2, 1, 2)  # y is cut by the phrase
+    assert "does not see their end: 2 of 3" in caplog.text
+    assert [pair.prompt for pair in load_pairs(tmp_path / "pairs")] == ["short", "y" * 70]
     assert any("both pictures are the same: 1" in line for line in summary.lines())
     with pytest.raises(DataError, match="no two of the 1 pairs of pictures differ"):
         make_self_pairs(options(folder, tmp_path / "none", prompts=str(file), limit=1))
     in_front = options(folder, tmp_path / "front", prompts=str(file), phrase="art of {prompt}")
-    assert make_self_pairs(in_front).pairs == 2
+    assert make_self_pairs(in_front).pairs == 3
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])

@@ -8,6 +8,7 @@ back; any other damaged line is an error that names it. While a program holds a 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -142,8 +143,15 @@ class AnswerLog:
         self._file.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
-        os.fsync(self._file.fileno())
+        data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(data) != len(data):  # a disk that fills takes a part, and raises nothing
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(before)  # or the next line would be written behind a torn one
+            raise
 
 
 def file_stem(user: str) -> str:

@@ -5,18 +5,19 @@ Law of this file: whatever ends it, the page's button, Ctrl-C or a kill, what wa
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from t2ialign.annotation.label.answers import AnswerLog
 from t2ialign.annotation.label.folder import PairFolder
 from t2ialign.annotation.label.options import LabelOptions
-from t2ialign.annotation.label.questions import ask_order
+from t2ialign.annotation.label.questions import Question, ask_order
 from t2ialign.annotation.label.server import LabelServer
 from t2ialign.annotation.label.session import Session
-from t2ialign.annotation.label.sources import open_source
+from t2ialign.annotation.label.sources import Source, open_source
 from t2ialign.data.sources import local_path
 from t2ialign.errors import ConfigError, DataError
 
@@ -65,7 +66,8 @@ def open_session(options: LabelOptions) -> tuple[Session, AnswerLog]:
 
     Raises:
         ConfigError: If the output is the set itself, or inside of it.
-        DataError: If the set can not be read or asks nothing, or the folder holds something else.
+        DataError: If the set can not be read or asks nothing, the folder holds something else, or this person has
+            answered about other pictures of the same names.
     """
     _check_place(options)
     source = open_source(options.images, options.split, options.revision)
@@ -78,6 +80,7 @@ def open_session(options: LabelOptions) -> tuple[Session, AnswerLog]:
     settings = {"set": source.name, "seed": options.seed, "aspect": options.aspect, "question": options.question}
     log = AnswerLog(folder.path, options.user, settings)
     try:
+        _check_pictures(source, questions, log)
         folder.publish()  # what a kill between an answer and its pair has left undone
         return Session(source, folder, log, questions, user=options.user, ask=options.question), log
     except BaseException:
@@ -117,6 +120,24 @@ def label(options: LabelOptions, on_start: Callable[[str], None] = logger.info) 
         total=state["total"],
         passed_over=dict(session.passed_over),
     )
+
+
+def _check_pictures(source: Source, questions: Sequence[Question], log: AnswerLog) -> None:
+    """Refuse a set that was made anew under its name: its questions would count as answered."""
+    couples = {question.id: question.couple for question in questions}
+    for name, answer in log.standing.items():
+        said = {answer.left: answer.left_sha256, answer.right: answer.right_sha256}
+        couple = couples.get(name)
+        for place, picture in enumerate(() if couple is None else couple.names):
+            assert couple is not None
+            before, now = said.get(picture), couple.sha256[place]
+            if not before or not now or before == now:
+                continue
+            if hashlib.sha256(source.encoded(couple, place)).hexdigest() != before:
+                raise DataError(
+                    f"{log.path} has an answer about another picture than {source.name}/{picture} is now; give "
+                    "another --user or another --output_dir"
+                )
 
 
 def _check_place(options: LabelOptions) -> None:

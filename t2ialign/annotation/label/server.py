@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep requests out of the terminal."""
-        logger.debug(format, *args)
+        logger.debug("%r", format % args)  # quoted: a request may hold what a terminal obeys
 
     def _answer(self, act: Any) -> None:
         try:

@@ -8,7 +8,6 @@ passed over and counted, never answered.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -213,7 +212,7 @@ class Session:
 
 def _plausible(seconds: float | None) -> float | None:
     """Keep a duration that can be one, to the millisecond."""
-    if seconds is None or not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_SECONDS:
+    if seconds is None or not 0 <= seconds <= LONGEST_SECONDS:
         return None
     return round(float(seconds), 3)
 

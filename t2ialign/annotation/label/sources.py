@@ -30,11 +30,13 @@ class Couple:
         prompt_id: Id of the prompt; of a row in a set of pairs, where prompts have none.
         prompt: Its text.
         names: What the source calls the two pictures, in its own order.
+        sha256: Of the two encoded pictures, as the source says; empty where it does not.
     """
 
     prompt_id: str
     prompt: str
     names: tuple[str, str]
+    sha256: tuple[str, str] = ("", "")
 
 
 class Source(Protocol):
@@ -112,7 +114,8 @@ class PictureSource:
         for (prompt_id, prompt), records in groups.items():
             for first, second in combinations(records, 2):
                 if not first.sha256 or first.sha256 != second.sha256:
-                    yield Couple(prompt_id, prompt, (first.file_name, second.file_name))
+                    names, marks = (first.file_name, second.file_name), (first.sha256, second.sha256)
+                    yield Couple(prompt_id, prompt, names, marks)
 
     def encoded(self, couple: Couple, place: int) -> bytes:
         """Return an encoded picture."""

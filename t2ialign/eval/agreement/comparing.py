@@ -22,7 +22,7 @@ from t2ialign.eval.agreement.coefficients import (
 )
 from t2ialign.eval.agreement.resampling import estimate, estimates
 from t2ialign.eval.agreement.sides import Key, Ratings, Verdict, codes, sign_label, verdict_code
-from t2ialign.eval.statistics import Array, wilson
+from t2ialign.eval.statistics import Array, sign_test, wilson
 
 SCALE = 5
 """Categories of ratings."""
@@ -154,9 +154,13 @@ def _accuracy(margins: Array, labels: Array, prompts: list[str], policy: str, re
 
 
 def _decided(margins: Array, labels: Array, prompts: list[str], resamples: int, seed: int) -> Found:
-    """Return the accuracy where neither side ties, with Wilson's interval over prompts beside the bootstrap's."""
+    """Return the accuracy where neither side ties, with two intervals and the exact sign test over prompts.
+
+    Wilson's interval is at Kish's effective number of prompts, for they have unequal numbers of pairs.
+    """
     kept = (labels != 0.5) & (margins != 0)
     found: Found = {"value": None, "ci95": None, "ci95_wilson": None, "n_pairs": int(kept.sum()), "n_prompts": 0}
+    found["sign"] = None
     if not kept.any():
         return found
     agree = ((margins > 0) == (labels == 1)).astype(np.float64)
@@ -165,7 +169,10 @@ def _decided(margins: Array, labels: Array, prompts: list[str], resamples: int, 
     )
     found |= estimate(sums, lambda total: total[..., 0] / total[..., 1], resamples, seed)
     found["n_prompts"] = len(sums)
-    found["ci95_wilson"] = list(wilson(found["value"] * len(sums), len(sums)))
+    size = float(sums[:, 1].sum() ** 2 / (sums[:, 1] ** 2).sum())
+    found["ci95_wilson"] = list(wilson(min(size, found["value"] * size), size))
+    test = sign_test(sums[:, 0] / sums[:, 1] - 0.5)
+    found["sign"] = {"p": test.p_value, "prompts_above": int(test.statistic), "n": test.n}
     return found
 
 

@@ -70,7 +70,9 @@ def _matched(result: Found) -> str:
 
 
 def chance_verdict(decided: Found) -> str:
-    """Say how an accuracy on decided pairs stands to chance; both of its intervals have to agree.
+    """Say how an accuracy on decided pairs stands to chance.
+
+    Both of its intervals have to agree, and the exact sign test over prompts: over few, intervals are too narrow.
 
     Args:
         decided: `decided` of a comparison of verdicts.
@@ -79,9 +81,11 @@ def chance_verdict(decided: Found) -> str:
         return "nothing can be said of chance"
     low = min(decided["ci95"][0], decided["ci95_wilson"][0])
     high = max(decided["ci95"][1], decided["ci95_wilson"][1])
-    if low > CHANCE:
+    sign = decided["sign"]
+    sure, above = sign["p"] < 0.05, 2 * sign["prompts_above"] > sign["n"]
+    if low > CHANCE and sure and above:
         return "more often than chance"
-    return "less often than chance" if high < CHANCE else "not shown to be better than chance"
+    return "less often than chance" if high < CHANCE and sure and not above else "not shown to differ from chance"
 
 
 def _accuracy(comparison: Found, result: Found) -> str:

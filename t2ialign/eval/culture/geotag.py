@@ -211,11 +211,11 @@ def _read_progress(path: Path, tagger: GeoTagger) -> dict[str, GeoTag]:
     """Read what was tagged; a torn last line is passed over."""
     if not path.exists() or not path.stat().st_size:
         return {}
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    whole = path.read_bytes().rpartition(b"\n")[0]
     with written_aside(path) as aside:
-        aside.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+        aside.write_bytes(whole + b"\n" if whole else b"")
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [json.loads(line) for line in whole.split(b"\n") if line]
         if lines and lines[0]["tagger"] != _identity(tagger):
             raise DataError(
                 f"{path} holds tags of {lines[0]['tagger'].get('source')!r} made otherwise; name another file"

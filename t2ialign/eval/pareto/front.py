@@ -314,7 +314,7 @@ def _notes(
     fixed = [axis.name for axis in axes if not all(axis.name in point.per_prompt for point in points)]
     if prompts and fixed:
         notes.append(
-            f"no values by prompt of {', '.join(fixed)}: held fixed, so that memberships are surer than they look"
+            f"no values by prompt of {', '.join(fixed)}: held fixed, so that memberships look surer than they are"
         )
     if not prompts:
         notes.append("no values by prompt: no intervals, and no probability that a point is on the front")

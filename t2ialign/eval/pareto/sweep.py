@@ -68,7 +68,7 @@ def points_of_sets(
 
 
 def _shared(read: Sequence[ScoredSet]) -> list[PairKey]:
-    """Prompts and samples of all sets, prompts with fewer pictures than others left out."""
+    """Prompts and samples of all sets: the commonest number of each prompt; prompts with fewer are left out."""
     keys = list(read[0].records)
     for other in read[1:]:
         # Guidance and steps differ on purpose; whether noise does changes only how steady the comparison is.
@@ -77,8 +77,14 @@ def _shared(read: Sequence[ScoredSet]) -> list[PairKey]:
     counts: dict[str, int] = {}
     for prompt_id, _ in keys:
         counts[prompt_id] = counts.get(prompt_id, 0) + 1
-    most = max(counts.values(), default=0)
-    kept = [key for key in keys if counts[key[0]] == most]
+    sizes = list(counts.values())
+    common = max(sizes, key=lambda size: (sizes.count(size), size), default=0)
+    taken: dict[str, int] = {}
+    kept = []
+    for key in keys:
+        taken[key[0]] = taken.get(key[0], 0) + 1
+        if counts[key[0]] >= common and taken[key[0]] <= common:
+            kept.append(key)
     if not kept:
         raise DataError("the sets share no pictures of one prompt and sample; generate all from the same prompt file")
     return kept

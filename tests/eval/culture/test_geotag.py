@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,22 @@ def test_tagging_is_continued(tmp_path: Path) -> None:
     progress.write_text("nonsense\n")
     with pytest.raises(DataError, match="holds no tags"):
         tag_image_set(images, Counting(), progress)
+
+
+def test_a_stop_inside_a_letter_and_ends_of_line_in_a_text(tmp_path: Path) -> None:
+    """A tag may hold what some take for the end of a line, and a stop may cut a letter of several bytes in two."""
+
+    class Odd(Counting):
+        def tag(self, images: Sequence[Image.Image]) -> list[GeoTag]:
+            return [replace(tag, problem="no\u2028such\x85key") for tag in super().tag(images)]
+
+    images, progress = small_set(tmp_path / "set"), tmp_path / "tags.jsonl"
+    whole = tag_image_set(images, Odd(), progress)
+    with progress.open("ab") as file:
+        file.write('{"mark": "torn é'.encode()[:-1])
+    again = Odd()
+    assert tag_image_set(images, again, progress) == whole
+    assert again.seen == 0
 
 
 def test_a_changed_picture_is_tagged_again(tmp_path: Path) -> None:
