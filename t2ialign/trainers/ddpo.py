@@ -28,7 +28,7 @@ from t2ialign.engine.config import known
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
 from t2ialign.engine.task import StopRequested
-from t2ialign.errors import DataError
+from t2ialign.errors import ConfigError, DataError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import LossOutput
 from t2ialign.trainers.advantages import RunningStatistics
@@ -56,6 +56,11 @@ class DDPOTask(GuidedTask):
         self.statistics = RunningStatistics(len(examples.prompts), config.statistics, config.statistics_from)
         # A last step without noise has no probability.
         self._usable = torch.nonzero(self.drawer.chain.sigma > 0).flatten()
+        if not len(self._usable):
+            raise ConfigError(
+                f"num_inference_steps is {config.num_inference_steps}, and no step of this model's chain has noise to "
+                "learn from; give --num_inference_steps 2 or more"
+            )
         self._rollouts: dict[int, Rollout] = {}
         self._drawn: int | None = None
         self._next = 0

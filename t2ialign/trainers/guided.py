@@ -20,6 +20,7 @@ from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
 from t2ialign.engine.task import StopRequested
 from t2ialign.errors import ConfigError, DataError
+from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.trainers.guided_config import GuidedConfig
 from t2ialign.trainers.prompts import PromptBatch, PromptExamples, read_prompt_list
@@ -100,6 +101,15 @@ class GuidedTask(ModelTask):
         """Return the reference where it has a weight."""
         return self.reference.predict if self.reference is not None and self._guided.reference_weight else None
 
+    def _cast(self, predict: Predict) -> Predict:
+        """Return a prediction in the run's precision; what is around it, as a scorer, keeps its own."""
+
+        def inside(noisy: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
+            with self._autocast():
+                return predict(noisy, timesteps, told)
+
+        return inside
+
     def noise(self, batch: PromptBatch, stream: Stream, shape: Sequence[int]) -> Tensor:
         """Return unit noise of each picture on the CPU, `[B, *shape]`, by its number."""
         return torch.stack([draws.normal(stream, shape) for draws in self.draws(batch)])
@@ -116,9 +126,8 @@ class GuidedTask(ModelTask):
     def measure(self, step: int) -> Mapping[str, float]:
         """Score the watched prompts; see `Watch`."""
         assert self.watch is not None
-        reference = None if self.reference is None else self.reference.predict
-        with self._autocast():
-            figures = self.watch.measure(step, self.policy(), reference)
+        reference = None if self.reference is None else self._cast(self.reference.predict)
+        figures = self.watch.measure(step, self._cast(self.policy()), reference)
         found = self.notes.setdefault("watched", {"prompts": len(self.watch.prompts), "first": None})
         found["first"] = found["first"] or {"step": step, **figures}
         found["last"] = {"step": step, **figures}

@@ -144,8 +144,11 @@ class Watch:
 
 
 def mean_interval(values: Tensor) -> tuple[float, float]:
-    """Return the mean of numbers and half the width of its 95 % interval; NaN is left out."""
+    """Return the mean of numbers and half the width of its 95 % interval (Student's t); NaN is left out."""
     kept = values[~values.isnan()].double()
     if len(kept) < 2:
         return (kept.mean().item() if len(kept) else math.nan), math.inf
-    return kept.mean().item(), 1.96 * (kept.std() / math.sqrt(len(kept))).item()
+    from scipy import stats
+
+    reach = float(stats.t.ppf(0.975, len(kept) - 1))
+    return kept.mean().item(), reach * (kept.std() / math.sqrt(len(kept))).item()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from helpers.guided import PROMPTS, Blue, Red, first_batch, ready, train_guided
+from helpers.guided import PROMPTS, Blue, Red, first_batch, guided, ready, train_guided
 from helpers.plain_step import plain_text, shake
 from helpers.training import FAMILIES
 from t2ialign.engine.metrics import read_metrics
@@ -275,6 +275,14 @@ def test_scores_of_other_prompts_are_refused(tmp_path: Path) -> None:
         task.load_state({"statistics": torch.zeros(3, 4)})
 
 
+def test_a_chain_without_noise_is_refused(tmp_path: Path) -> None:
+    trainer = guided("ddpo", tmp_path / "run", num_inference_steps=1)
+    pipeline = trainer.model.pipeline
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, set_alpha_to_one=True)
+    with pytest.raises(ConfigError, match="num_inference_steps is 1, and no step"):
+        trainer.train()
+
+
 def test_the_reward_rises(tmp_path: Path) -> None:
     options = {"steps": 30, "batch_size": 16, "learning_rate": 1e-2, "guidance_scale": 1.0}
     train_guided("ddpo", tmp_path / "run", scorer_object=Red(), pictures_per_prompt=4, **{"statistics": 8, **options})
@@ -309,27 +317,3 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         lines = [read_metrics(tmp_path / f"{algorithm}-{count}" / "metrics.jsonl") for count in (1, 2)]
         for one, two in zip(*lines, strict=True):
             assert one["reward"] == pytest.approx(two["reward"], abs=1e-4), json.dumps([one, two])
-
-
-@pytest.mark.slow
-def test_the_reward_rises_on_mini_sd(tmp_path: Path) -> None:
-    from t2ialign.reward_models.registry import load_scorer
-    from t2ialign.trainers.ddpo import DDPOTrainer
-
-    given = DDPOConfig(
-        model="mini-sd",
-        scorer="oracle",
-        output_dir=tmp_path / "run",
-        steps=60,
-        batch_size=48,
-        num_inference_steps=8,
-        timestep_fraction=0.25,
-        updates_per_round=1,
-        pictures_per_prompt=6,
-        statistics_from=6,
-        watch_every=0,
-        mixed_precision="no",
-    )
-    DDPOTrainer(given, load_scorer("oracle")).train()
-    rewards = [line["reward"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")]
-    assert sum(rewards[-15:]) > sum(rewards[:15])

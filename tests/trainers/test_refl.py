@@ -134,7 +134,8 @@ class Twin:
 
     def step(self, latents: Tensor, number: int) -> Tensor:
         picture, noise = self.both(latents, number)
-        return self.after(number) ** 0.5 * picture + (1 - self.after(number)) ** 0.5 * noise
+        moved: Tensor = self.after(number) ** 0.5 * picture + (1 - self.after(number)) ** 0.5 * noise
+        return moved
 
     def reward(self, latents: Tensor) -> Tensor:
         pixels = self.vae.decode(latents / self.vae.config.scaling_factor).sample / 2 + 0.5
@@ -338,17 +339,23 @@ def test_an_estimate_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_reward_rises_on_mini_sd(tmp_path: Path) -> None:
+    """The recipe's own run: on prompts that are not trained on, by more than chance."""
     from t2ialign.reward_models.registry import load_scorer
+    from t2ialign.trainers.prompts import mini_prompts
     from t2ialign.trainers.refl import ReFLTrainer
 
+    lines = [json.dumps({"prompt": each}) for each in mini_prompts("validation", 64, seed=1)]
+    (tmp_path / "held_out.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     options: dict[str, Any] = {
-        "steps": 40,
-        "batch_size": 8,
-        "watch_every": 40,
-        "watch_count": 32,
+        "steps": 25,
+        "batch_size": 16,
+        "num_inference_steps": 16,
+        "learning_rate": 1e-3,
+        "watch_prompts": str(tmp_path / "held_out.jsonl"),
+        "watch_count": 64,
+        "watch_every": 25,
         "mixed_precision": "no",
     }
     given = ReFLConfig(model="mini-sd", scorer="clipscore@mini-clip", output_dir=tmp_path / "run", **options)
     report = ReFLTrainer(given, load_scorer("clipscore@mini-clip"), load_scorer("oracle")).train()
-    watched = report["watched"]
-    assert watched["last"]["watch_reward"] > watched["first"]["watch_reward"]
+    assert report["watched"]["change"]["reward"]["low"] > 0

@@ -117,7 +117,7 @@ def test_prompts_that_can_not_be_scored_are_refused_before_the_model(tmp_path: P
 def test_an_interval_leaves_out_what_is_not_known() -> None:
     mean, half = mean_interval(torch.tensor([1.0, 3.0, math.nan, 5.0]))
     assert mean == 3.0
-    assert half == pytest.approx(1.96 * 2 / math.sqrt(3))
+    assert half == pytest.approx(4.302652729911275 * 2 / math.sqrt(3))  # t of 2 degrees
     assert mean_interval(torch.tensor([1.0])) == (1.0, math.inf)
 
 
@@ -134,3 +134,22 @@ def test_the_packaged_prompts_are_of_their_split() -> None:
 def test_a_prompt_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("\n".join([*PROMPTS, PROMPTS[0]]), encoding="utf-8")
     assert read_prompt_list(str(tmp_path / "mine.txt")) == PROMPTS
+
+
+def test_a_scorer_is_measured_outside_the_precision_of_the_run(tmp_path: Path) -> None:
+    class Asked(Red):
+        def __init__(self) -> None:
+            self.seen: list[bool] = []
+
+        def score(self, prompts: Any, images: Any) -> Tensor:
+            self.seen.append(torch.is_autocast_enabled("cpu"))
+            return super().score(prompts, images)
+
+    asked = Asked()
+    task = ready("ddpo", tmp_path, scorer_object=asked, watch_every=1, watch_count=2, mixed_precision="bf16")
+    inside: list[bool] = []
+    task.model.unet.register_forward_hook(lambda *_: inside.append(torch.is_autocast_enabled("cpu")))
+    task.measure(0)
+    assert asked.seen == [False]
+    assert inside
+    assert all(inside)
