@@ -20,10 +20,14 @@ SECTIONS: dict[str, str] = {
     "wins": "Biggest wins and losses",
     "composition": "Composition",
     "diversity": "Diversity",
+    "attributes": "Defaults and attributes",
     "culture": "Cultural diversity",
     "awareness": "Cultural awareness",
+    "bias": "Bias",
+    "factuality": "Factuality under interventions",
     "fidelity": "Fidelity",
     "tradeoff": "Trade-offs",
+    "overoptimization": "Over-optimisation",
     "certainty": "How far this can see",
 }
 """Sections by name, which is the name of their file, and their headings."""
