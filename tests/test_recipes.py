@@ -49,7 +49,14 @@ def test_an_algorithm_has_recipes_for_each_family(name: str) -> None:
 
 
 def test_no_other_yaml_of_the_catalogue_goes_unread() -> None:
-    others = [path for room in ("eval", "reward_models") for path in (ROOT / room).rglob("*.y*ml")]
+    from t2ialign.eval.suites.suite import read_suite
+
+    suites = sorted((ROOT / "eval").rglob("*.y*ml"))
+    assert suites
+    assert all(path.parent == ROOT / "eval" / "suites" for path in suites)
+    for path in suites:
+        assert read_suite(path).sections
+    others = list((ROOT / "reward_models").rglob("*.y*ml"))
     assert others == [], "a YAML arrived here: load it into its options in this test"
 
 

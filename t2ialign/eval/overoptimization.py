@@ -110,17 +110,7 @@ def watch(
         ValueError: If shapes do not fit, a value is not finite, or there are fewer than 2 checkpoints or prompts.
     """
     first, second = np.asarray(reward, dtype=np.float64), np.asarray(watched, dtype=np.float64)
-    if first.ndim != 2 or first.shape != second.shape or len(first) != len(steps) or min(first.shape) < 2:
-        raise ValueError(
-            f"scores of shapes {first.shape} and {second.shape} for {len(steps)} checkpoints; give [C, P] with at "
-            "least 2 checkpoints and 2 prompts"
-        )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError("a score is not finite")
-    if any(later <= sooner for sooner, later in itertools.pairwise(steps)):
-        raise ValueError(f"the steps {list(steps)} do not rise")
-    if divergence is not None and len(divergence) != len(steps):
-        raise ValueError(f"{len(divergence)} divergences for {len(steps)} checkpoints")
+    _check(steps, first, second, divergence)
 
     def interval(values: Array) -> tuple[float, float]:
         low, high = clustered_bootstrap(values, resamples=resamples, seed=seed)
@@ -161,6 +151,21 @@ def _fell(fall: Array) -> bool:
     from scipy import stats
 
     return float((stats.rankdata(np.abs(fall)) * np.sign(fall)).sum()) < 0
+
+
+def _check(steps: Sequence[int], first: Array, second: Array, divergence: Sequence[float] | None) -> None:
+    """Refuse what can not be compared."""
+    if first.ndim != 2 or first.shape != second.shape or len(first) != len(steps) or min(first.shape) < 2:
+        raise ValueError(
+            f"scores of shapes {first.shape} and {second.shape} for {len(steps)} checkpoints; give [C, P] with at "
+            "least 2 checkpoints and 2 prompts"
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise ValueError("a score is not finite")
+    if any(later <= sooner for sooner, later in itertools.pairwise(steps)):
+        raise ValueError(f"the steps {list(steps)} do not rise")
+    if divergence is not None and len(divergence) != len(steps):
+        raise ValueError(f"{len(divergence)} divergences for {len(steps)} checkpoints")
 
 
 def _verdict(reward: Array, p: float, highest_rise: float) -> Verdict:

@@ -104,12 +104,7 @@ def bradley_terry(
         ValueError: If there are fewer than two models or prompts, lengths differ, a score is not finite, or without
             a prior some models never lose against the rest or all comparisons tie, so that no finite fit exists.
     """
-    names = list(scores)
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} models can not be ranked; give at least 2")
-    anchor = names[0] if anchor is None else anchor
-    if anchor not in names:
-        raise ValueError(f"the anchor {anchor!r} is none of the models {', '.join(names)}")
+    names, anchor = _models(scores, anchor)
     if margin < 0 or prior < 0 or resamples < 1:
         raise ValueError(f"margin {margin} and prior {prior} must be at least 0, and resamples {resamples} at least 1")
     wins, ties = _counts(np.stack([_checked(name, scores[name], len(prompts)) for name in names]), prompts, margin)
@@ -137,6 +132,17 @@ def bradley_terry(
         resamples=resamples,
         seed=seed,
     )
+
+
+def _models(scores: Mapping[str, npt.ArrayLike], anchor: str | None) -> tuple[list[str], str]:
+    """Return the models' names and the anchor, by default the first of them."""
+    names = list(scores)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} models can not be ranked; give at least 2")
+    anchor = names[0] if anchor is None else anchor
+    if anchor not in names:
+        raise ValueError(f"the anchor {anchor!r} is none of the models {', '.join(names)}")
+    return names, anchor
 
 
 def _checked(name: str, values: npt.ArrayLike, count: int) -> Array:

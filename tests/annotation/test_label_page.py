@@ -257,7 +257,7 @@ def test_ctrl_c_ends_it_and_embeds(images: Path, tmp_path: Path) -> None:
         with urllib.request.urlopen(urllib.request.Request(f"{base}/answer", data, headers), timeout=20) as reply:
             assert reply.status == 200
     process.send_signal(signal.SIGINT)
-    said, wrong = process.communicate(timeout=300)
+    said, wrong = process.communicate(timeout=120)
     assert process.returncode == 0, wrong
     assert "bob: 5 preferred, 0 ties, 0 skipped; 5 of 5 questions" in said
     assert "Traceback" not in wrong

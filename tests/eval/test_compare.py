@@ -262,7 +262,8 @@ def test_a_win_that_is_one_of_many_comparisons_is_told_as_such() -> None:
 
     rng = np.random.default_rng(0)
     base = rng.normal(size=100)
-    found = compare_scores(base, base + rng.normal(0.35, 1, 100), [str(i) for i in range(100)], resamples=500)
+    other = base + rng.normal(0.35, 1, 100)
+    found = compare_scores(base.tolist(), other.tolist(), [str(i) for i in range(100)], resamples=500)
     assert found["verdict"] == "better"
     told = found | {"set": "b", "scorer": "s"}
     told["tests"]["sign"]["p_holm"] = 0.2

@@ -58,8 +58,12 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 
 
 def test_a_plot_of_equal_values_is_drawn() -> None:
-    ElementTree.fromstring(draw("intervals", "t", {"points": [POINT | {"low": 0.5, "high": 0.5}]}, {}))
-    ElementTree.fromstring(draw("lines", "t", {"series": [{"label": "s", "points": [{"x": 1, "value": 2.0}]}]}, {}))
-    ElementTree.fromstring(
-        draw("bars", "t", {"groups": [{"label": "g", "bars": [{"series": "a", "value": 0.0}]}]}, {})
+    plots = (
+        ("intervals", {"points": [POINT | {"low": 0.5, "high": 0.5}]}),
+        ("lines", {"series": [{"label": "s", "points": [{"x": 1, "value": 2.0}]}]}),
+        ("bars", {"groups": [{"label": "g", "bars": [{"series": "a", "value": 0.0}]}]}),
     )
+    for kind, data in plots:
+        drawn = draw(kind, "t", data, {})
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")
+        assert "nan" not in drawn.lower()
