@@ -110,12 +110,8 @@ def bradley_terry(
     wins, ties = _counts(np.stack([_checked(name, scores[name], len(prompts)) for name in names]), prompts, margin)
     if len(wins) < 2:
         raise ValueError("a ranking with intervals needs at least 2 prompts")
-    if prior == 0 and not wins.any():
-        raise ValueError("every comparison is a tie, so the tie parameter is infinite; give a prior above 0")
-    if prior == 0 and not _connected(wins.sum(0) + ties.sum(0)):
-        raise ValueError(
-            "some models beat all the others every time, so their strengths are infinite; give a prior above 0"
-        )
+    if prior == 0:
+        _check_finite(wins.sum(0), ties.sum(0))
     place = names.index(anchor)
     point = _fit(wins.sum(0)[None], ties.sum(0)[None], prior)
     weights = np.random.default_rng(seed).multinomial(len(wins), np.full(len(wins), 1 / len(wins)), size=resamples)
@@ -164,6 +160,16 @@ def _counts(scores: Array, prompts: Sequence[str], margin: float) -> tuple[Array
     np.add.at(ties, index, np.moveaxis(np.abs(gaps) <= margin, 2, 0).astype(float))
     ties[:, range(len(scores)), range(len(scores))] = 0
     return wins / sizes[:, None, None], ties / sizes[:, None, None]
+
+
+def _check_finite(wins: Array, ties: Array) -> None:
+    """Refuse counts whose likelihood has no finite maximum."""
+    if not wins.any():
+        raise ValueError("every comparison is a tie, so the tie parameter is infinite; give a prior above 0")
+    if not _connected(wins + ties):
+        raise ValueError(
+            "some models beat all the others every time, so their strengths are infinite; give a prior above 0"
+        )
 
 
 def _connected(beaten: Array) -> bool:

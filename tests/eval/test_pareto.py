@@ -125,6 +125,15 @@ def test_less_is_better_on_a_distance() -> None:
     assert any("no values by prompt" in note for note in front.notes)
 
 
+def test_memberships_know_that_less_is_better() -> None:
+    points = [
+        Point("near", per_prompt={"distance": [1.0, 2.0, 3.0], "d": [1.0, 1.0, 1.0]}),
+        Point("far", per_prompt={"distance": [5.0, 6.0, 7.0], "d": [1.0, 1.0, 1.0]}),
+    ]
+    front = pareto_front(points, [Axis("distance", higher=False), Axis("d")], resamples=200)
+    assert [(each.on_front, each.membership) for each in front.points] == [(True, 1.0), (False, 0.0)]
+
+
 def test_a_fixed_axis_and_a_reference_of_this_sweep_are_noted() -> None:
     front = pareto_front(sweep(), [CONSISTENCY, Axis("fid", higher=False)])
     assert any("fid: held fixed" in note for note in front.notes)

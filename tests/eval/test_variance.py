@@ -27,6 +27,17 @@ def test_balanced_formulas() -> None:
     assert (found.n_prompts, found.n_pictures) == (12, 36)
 
 
+def test_unbalanced_by_hand() -> None:
+    # Prompts of 1 and 5 pictures: within 4 over 4 degrees; between 1 (5 - 25/6)^2 + 5 (4 - 25/6)^2 = 5/6, over 1;
+    # n0 = (6 - 26/6) / 1 = 5/3, so the component is (5/6 - 1) / (5/3) = -1/10, clipped.
+    found = split_variance([5.0, 3.0, 3.0, 4.0, 5.0, 5.0], ["a", *"bbbbb"], resamples=10)
+    assert found.seeds == pytest.approx(1.0)
+    assert found.clipped
+    # 8 in place of 5: between 1 (8 - 28/6)^2 + 5 (4 - 28/6)^2 = 40/3, and (40/3 - 1) / (5/3) = 7.4.
+    found = split_variance([8.0, 3.0, 3.0, 4.0, 5.0, 5.0], ["a", *"bbbbb"], resamples=10)
+    assert found.prompts == pytest.approx(7.4)
+
+
 def test_unbalanced_is_unbiased_and_covers() -> None:
     rng, sizes = np.random.default_rng(1), [1, 2, 2, 5] * 15
     prompts = [f"p{i}" for i, size in enumerate(sizes) for _ in range(size)]

@@ -221,3 +221,17 @@ def test_the_command(tmp_path: Path, ends: tuple[Path, Path], capsys: pytest.Cap
         assert name in capsys.readouterr().out or name == "w0.50"
     assert main([*words, "--weights", "3"]) == 2
     assert main([*words, "--weights", "0.5,0.5"]) == 2
+
+
+def test_the_ends_are_kept_to_the_bit_whole_numbers_too() -> None:
+    from t2ialign.models.interpolate import _blend
+
+    for weight, steps in ((0.0, 3), (1.0, 8)):
+        one, two = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+        one.num_batches_tracked.fill_(3)
+        two.num_batches_tracked.fill_(8)
+        torch.nn.init.normal_(two.weight)
+        wanted = {key: value.clone() for key, value in (one if weight == 0 else two).state_dict().items()}
+        _blend(one, two, weight, "part")
+        assert int(one.num_batches_tracked) == steps
+        assert all(torch.equal(value, wanted[key]) for key, value in one.state_dict().items())
