@@ -18,6 +18,7 @@ import torch
 
 from t2ialign.errors import ModelError
 from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.modes import Modes
 from t2ialign.models.record import Record, read_record
 from t2ialign.models.user_adapter import in_training
 
@@ -128,23 +129,8 @@ def reference(unet: torch.nn.Module) -> Iterator[torch.nn.Module]:
     Args:
         unet: The UNet, also wrapped by accelerate or torch.compile.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    # The flag itself, since peft's enable_adapters also switches requires_grad off and on.
-    layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
-    before = [layer._disable_adapters for layer in layers]
-    training = [module for module in unet.modules() if module.training]
-    try:
-        for layer in layers:
-            layer._disable_adapters = True
-        for module in training:
-            module.training = False
+    with Modes(unet).without_adapters():
         yield unet
-    finally:
-        for layer, off in zip(layers, before, strict=True):
-            layer._disable_adapters = off
-        for module in training:
-            module.training = True
 
 
 def save_lora(model: DiffusionModel, directory: Path | str, *, algorithm: str | None = None) -> Path:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from t2ialign.models import lora, user_adapter
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.modes import Modes
 
 
 class Reference(ABC):
@@ -40,9 +40,13 @@ class WithoutAdapter(Reference):
         self.model = model
         self.unet: torch.nn.Module = model.unet if unet is None else unet
 
+    @cached_property
+    def _modes(self) -> Modes:
+        return Modes(self.unet)
+
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """As `DiffusionModel.predict`: [B, C, h, w], without gradients."""
-        with torch.no_grad(), lora.reference(self.unet):
+        with torch.no_grad(), self._modes.without_adapters():
             return self.model.predict(noisy, timesteps, conditioning, unet=self.unet)
 
 
@@ -61,23 +65,14 @@ class WithoutUser(Reference):
         self.model = model
         self.unet: torch.nn.Module = model.unet if unet is None else unet
 
+    @cached_property
+    def _modes(self) -> Modes:
+        return Modes(self.unet)
+
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """As `DiffusionModel.predict`: [B, C, h, w], without gradients, whoever the users are."""
-        with torch.no_grad(), _evaluating(self.unet):
+        with torch.no_grad(), self._modes.evaluating():
             return self.model.predict(noisy, timesteps, conditioning.with_user(None), unet=self.unet)
-
-
-@contextmanager
-def _evaluating(unet: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; each module's own mode comes back."""
-    training = [module for module in unet.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class FrozenCopy(Reference):
