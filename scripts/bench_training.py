@@ -13,6 +13,9 @@ Measurements of Diffusion-DPO, each paired (one of each in turn) and given as me
                           in a process of its own (the accelerator's memory, or the process's on a CPU)
     mapo_over_dpo         a step of MaPO, which has no reference, over a step of DPO, with LoRA and with every weight
     memory_mapo_over_dpo  peak memory of the same, each in a process of its own
+    channels_last         a step in channels-last layout over one as it is (`--channels_last`)
+    compiled              a compiled step over one as it is, and the seconds of compiling (`--compile`)
+    stages                milliseconds of a step of ours by part, each measured inside whole steps
 
 `mini-sd` is the packaged model; `mini-shape` and `sd15-shape` are random weights of the size of mini-SD and of SD1.5.
 """
@@ -95,7 +98,7 @@ def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, A
 
 
 def prepare(
-    arguments: argparse.Namespace, folder: Path, cached: bool, kind: str = "dpo", method: str = "lora"
+    arguments: argparse.Namespace, folder: Path, cached: bool, kind: str = "dpo", method: str = "lora", **choices: bool
 ) -> tuple[Any, Any, Iterator[Any], Any]:
     """A run of ours on random pictures, by DPO or MaPO, its batches, and its log."""
     from helpers.pairs import colour_pairs
@@ -121,6 +124,7 @@ def prepare(
         gradient_checkpointing=False,
         cache_latents=cached,
         cache_text=cached,
+        **choices,
     )
     accelerator = make_accelerator(config)
     model.to(accelerator.device)
@@ -131,7 +135,7 @@ def prepare(
     schedule = make_schedule(task, config, accelerator)
     task.setup(accelerator.device, schedule, lambda: False)
     run = Run(task, config, schedule, accelerator)
-    batches = iter(loader_of(task, config, schedule, 0))
+    batches = (drawn.batch for drawn in loader_of(task, config, schedule, 0))
     return run, task, batches, MetricsLog(folder / "metrics.jsonl", accelerator)
 
 
@@ -220,17 +224,85 @@ def paired(one: Callable[[], None], other: Callable[[], None], repeats: int) -> 
 
 def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both ratios of time."""
-    with tempfile.TemporaryDirectory() as name:
-        run, task, batches, log = prepare(arguments, Path(name) / "cached", cached=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run, task, batches, log = prepare(arguments, Path(folder) / "cached", cached=True)
         bare = bare_step(run, task, next(batches))
         report = {"step_over_bare_unet": paired(our_step(run, batches, log), bare, arguments.repeats)}
         if arguments.caches:
-            other, _, online, other_log = prepare(arguments, Path(name) / "online", cached=False)
+            other, _, online, other_log = prepare(arguments, Path(folder) / "online", cached=False)
             slower = our_step(other, online, other_log)
             report["cached_over_online"] = paired(slower, our_step(run, batches, log), arguments.repeats)
             other_log.close()
+        if arguments.stages:
+            report["stages"] = stages(run, task, batches, log)
+        for name, wanted in (("channels_last", arguments.channels_last), ("compile", arguments.compile)):
+            if wanted:
+                other, _, again, other_log = prepare(arguments, Path(folder) / name, cached=True, **{name: True})
+                step = our_step(other, again, other_log)
+                begun = time.perf_counter()
+                step()
+                first = time.perf_counter() - begun
+                measured = paired(step, our_step(run, batches, log), arguments.repeats)
+                report[name] = measured | {"seconds_of_the_first": first}
+                other_log.close()
         log.close()
     return report
+
+
+def stages(run: Any, task: Any, batches: Iterator[Any], log: Any, steps: int = 10) -> dict[str, float]:
+    """Milliseconds of a step by part: what is measured stands inside whole steps; `rest` is what no part names."""
+    spent: dict[str, float] = {}
+
+    def watch(owner: Any, method: str, name: str) -> None:
+        inner = getattr(owner, method)
+
+        def outer(*given: Any, **more: Any) -> Any:
+            result: list[Any] = []
+            spent[name] = spent.get(name, 0.0) + timed(lambda: result.append(inner(*given, **more)))
+            return result[0]
+
+        setattr(owner, method, outer)
+
+    watched: list[tuple[Any, str, str]] = [
+        (task.model, "predict", "forward of the policy"),
+        (task.reference, "predict", "forward of the reference"),
+        (run.accelerator, "backward", "backward"),
+        (run.accelerator, "clip_grad_norm_", "norm of the gradient"),
+        (run.optimizer, "step", "optimizer"),
+        (log, "write", "line of metrics"),
+    ]
+    for owner, method, name in watched:
+        watch(owner, method, name)
+    drawn = Timed(batches)
+    step = our_step(run, drawn, log)
+    step()
+    spent.clear()
+    drawn.seconds = 0.0
+    whole = timed(lambda: [step() for _ in range(steps)])  # type: ignore[func-returns-value]
+    for owner, method, _ in watched:
+        delattr(owner, method)
+    spent["forward of the policy"] -= spent["forward of the reference"]
+    spent["data"] = drawn.seconds
+    spent["rest"] = whole - sum(spent.values())
+    return {name: 1000 * seconds / steps for name, seconds in spent.items()} | {"whole": 1000 * whole / steps}
+
+
+class Timed:
+    """An iterator that counts the seconds spent waiting for it."""
+
+    def __init__(self, inner: Iterator[Any]) -> None:
+        self._inner = inner
+        self.seconds = 0.0
+
+    def __iter__(self) -> Timed:
+        return self
+
+    def __next__(self) -> Any:
+        begun = time.perf_counter()
+        try:
+            return next(self._inner)
+        finally:
+            self.seconds += time.perf_counter() - begun
 
 
 def measure_algorithms(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -300,6 +372,9 @@ def main() -> None:
     parser.add_argument("--caches", action=argparse.BooleanOptionalAction, default=True, help="measure what they save")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory")
     parser.add_argument("--algorithms", action=argparse.BooleanOptionalAction, default=True, help="MaPO against DPO")
+    parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True, help="a step by part")
+    parser.add_argument("--channels_last", action="store_true", help="measure the channels-last layout too")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the report here")
     arguments = parser.parse_args()

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2ialign.trainers.caches import EXAMPLES_AT_ONCE
+from t2ialign.trainers.caches.latents import PIXELS_AT_ONCE
 
 ROOT = Path(__file__).resolve().parent.parent
 VAE = {
@@ -323,7 +323,7 @@ def needs(family: str, method: str, device: str) -> dict[str, Any]:
             "largest_block": plain.largest_block,
             "weight_casts": 2 * numbers,
             "encoding": encoding_peak(family, 1),
-            "encoding_caches": encoding_peak(family, EXAMPLES_AT_ONCE),
+            "encoding_caches": encoding_peak(family, PIXELS_AT_ONCE // FAMILIES[family]["resolution"] ** 2 // 2),
         },
         "operations": {
             "forward": forward,

@@ -95,7 +95,7 @@ def _image_features() -> Callable[[list[Any]], Tensor]:
 
     folder = resource("mini-clip")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoImageProcessor.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
 
     @torch.inference_mode()
     def run(pictures: list[Any]) -> Tensor:

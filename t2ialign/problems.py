@@ -5,6 +5,8 @@ Law: nothing is loaded here; an error goes in and a text for a `ModelError` come
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
+
 
 def hub_problem(name: str, revision: str | None, error: Exception, *, kind: str, lacking: str = "") -> str:
     """What went wrong with a hub id and how to mend it, in one line, with the command that downloads it.
@@ -56,7 +58,19 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
+def loading_errors() -> tuple[type[Exception], ...]:
+    """What the libraries raise for weights that are missing, damaged, of another shape, or a pickle with code in it."""
+    from safetensors import SafetensorError
+
+    return (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError, SafetensorError)
+
+
 def short(error: BaseException) -> str:
-    """The first line of an error, without its full stop, or its class where it says nothing."""
+    """The first line of an error, without its full stop, or its class where it says nothing.
+
+    torch says of a pickle with code in it how to run that; this is not passed on.
+    """
+    if isinstance(error, UnpicklingError):
+        return "it holds more than tensors, and opening it would run code that it names"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300].rstrip(".") if lines else type(error).__name__

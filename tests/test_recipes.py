@@ -13,7 +13,7 @@ from t2ialign.config.files import read_yaml
 from t2ialign.trainers.registry import ALGORITHMS
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = sorted((ROOT / "trainers").rglob("*.y*ml"))
+RECIPES = sorted(path for path in (ROOT / "trainers").rglob("*.y*ml") if path.parent.name != "launch")
 MODELS = ("mini-sd", "sd15", "sd21", "sdxl")
 OWN_MODELS = {"reward": ("clip-vit-h", "mini-clip", "mini-users")}
 """Recipes of what trains no diffusion model."""

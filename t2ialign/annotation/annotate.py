@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,8 +27,9 @@ from t2ialign.annotation.dual_record import differences
 from t2ialign.annotation.sheets import Sheet, make_sheets
 from t2ialign.data.files import write_json, written_aside
 from t2ialign.data.layouts import open_set
+from t2ialign.engine.launch import Launch
 from t2ialign.engine.signals import StopSignal
-from t2ialign.errors import ConfigError, DataError, T2IAlignError
+from t2ialign.errors import ConfigError, DataError, Stopped, T2IAlignError
 
 if TYPE_CHECKING:
     from t2ialign.annotation.annotators.base import Annotator, Marks
@@ -60,7 +61,8 @@ def annotate(
 ) -> AnnotateSummary:
     """Have the pictures of a set rated; continue where it was stopped.
 
-    SIGINT and SIGTERM end it cleanly: what is under way is waited for and kept. A second signal ends it at once.
+    SIGINT, SIGTERM and SIGUSR1 end it cleanly: what is under way is waited for and kept. A second signal ends it at
+    once. Under `accelerate launch` scorers share the pictures; other annotators work in the first process alone.
 
     Args:
         options: See `AnnotateOptions`.
@@ -75,6 +77,7 @@ def annotate(
         DataError: If the set or a picture can not be read, the folder holds something else or was made otherwise, or
             another run is writing it.
         ModelError: If a model can not be loaded or does not answer any more; the same call continues.
+        Stopped: If a signal stops the oracle or scorers, before there is an annotation; others return `stopped`.
     """
     begun = time.monotonic()
     target = Path(options.output_dir)
@@ -93,10 +96,31 @@ def annotate(
     own = annotator or load_annotator(options)
     if options.second_pass and not own.sees_order:
         raise ConfigError(f"{own.name} sees no order of pictures; a second pass would say the same, leave it out")
-    with _held(target):
-        _begin(target, _settings(options, image_set, sheets, own), image_set, own, overwrite=options.overwrite)
-        run = _Run(options, target, image_set, sheets, left, own, begun)
-        return run.go(progress)
+    with _listening(own) as launch:
+        if isinstance(launch, Launch) and launch.rank != 0:
+            return _help(own, sheets, Desk(target, launch, False, options.allow_gaps), launch)
+        with _held(target):
+            _begin(target, _settings(options, image_set, sheets, own), image_set, own, overwrite=options.overwrite)
+            run = _Run(options, target, image_set, sheets, left, own, begun)
+            summary = run.go(progress)
+        if isinstance(launch, Launch):
+            launch.wait(through_stop=True)
+        return summary
+
+
+def _listening(annotator: Annotator) -> StopSignal:
+    """Return the context of the work: of this process alone, unless all of a launch share it."""
+    return Launch(annotator.halt) if annotator.shares else StopSignal(annotator.halt)
+
+
+def _help(annotator: Annotator, sheets: Sequence[Sheet], desk: Desk, launch: Launch) -> AnnotateSummary:
+    """Do another process's part of shared work, and return what the first one came to."""
+    try:
+        annotator.work(sheets, desk)
+    finally:
+        annotator.close()
+    launch.wait(through_stop=True)
+    return AnnotateSummary(desk.folder, json.loads((desk.folder / REPORT).read_text(encoding="utf-8")))
 
 
 def _settings(
@@ -177,12 +201,16 @@ class _Run:
     def go(self, progress: bool) -> AnnotateSummary:
         """Work, write what came of it, and count it; also where an error ends the work."""
         annotator = self.annotator
-        with StopSignal(annotator.halt) if annotator.resumes else _NoSignal() as stop:
+        with _listening(annotator) as stop:
             desk = Desk(self.target, stop, progress, self.options.allow_gaps)
             try:
                 outcome = annotator.work(self.sheets, desk)
                 if not annotator.resumes:  # what it says may still fail, picture by picture
-                    return self._finish(outcome, None)
+                    return self._finish(outcome, None, stop.check)
+            except Stopped as error:
+                told = {"status": "stopped", "problem": error.told, "signal": error.number.name}
+                write_json(self.target / REPORT, {**told, "annotator": annotator.name})
+                raise
             except T2IAlignError as error:
                 if annotator.resumes:
                     self._finish(Outcome("failed", str(error)), None)
@@ -194,8 +222,10 @@ class _Run:
                 annotator.close()
             return self._finish(outcome, stop.received.name if stop.received else None)
 
-    def _finish(self, outcome: Outcome, signal: str | None) -> AnnotateSummary:
-        tally = self._write()
+    def _finish(
+        self, outcome: Outcome, signal: str | None, between: Callable[[], object] | None = None
+    ) -> AnnotateSummary:
+        tally = self._write(between)
         counts = dict(self.annotator.counts())
         of_run = {"seconds": round(time.monotonic() - self.begun, 3), **counts.pop("this_run", {})}
         report: dict[str, Any] = {
@@ -217,11 +247,13 @@ class _Run:
         write_json(self.target / REPORT, report)
         return AnnotateSummary(self.target, report)
 
-    def _write(self) -> Tally:
-        """Write all annotations that there are, in the set's order, and count them."""
+    def _write(self, between: Callable[[], object] | None) -> Tally:
+        """Write all annotations that there are, in the set's order, and count them; `between` may end it."""
         tally = Tally()
         with written_aside(self.target / FILE) as aside, aside.open("w", encoding="utf-8", newline="\n") as lines:
             for sheet in self.sheets:
+                if between is not None:
+                    between()
                 marks = self.annotator.marks(sheet)
                 if marks is not None:
                     annotation = _annotation(sheet, marks, self.annotator.name, self.options.seed)
@@ -249,21 +281,6 @@ def _annotation(sheet: Sheet, marks: Marks, annotator: str, seed: int) -> Annota
         params={**marks.params, "seed": seed} if marks.permutation is None else marks.params,
         usage=marks.usage,
     )
-
-
-class _NoSignal:
-    """In place of `StopSignal`, for work that a signal may end at once: it goes on where it was."""
-
-    received = None
-
-    def __call__(self) -> bool:
-        return False
-
-    def __enter__(self) -> _NoSignal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @contextmanager

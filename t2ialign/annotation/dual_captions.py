@@ -32,7 +32,8 @@ from t2ialign.data.captions import count_cut
 from t2ialign.data.images import open_image
 from t2ialign.data.pairs import PairDataset, load_pairs, write_pairs
 from t2ialign.data.sources import local_path, split_names
-from t2ialign.errors import ConfigError, DataError
+from t2ialign.engine.signals import StopSignal
+from t2ialign.errors import ConfigError, DataError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,7 @@ def write_dual_captions(
         DataError: If the pairs can not be read, the folder holds something else or was made otherwise, a picture can
             not be captioned and the policy is `error`, or no picture at all can.
         ModelError: If a model can not be loaded or does not answer any more; the same call continues.
+        Stopped: If SIGINT, SIGTERM or SIGUSR1 asks for it; answers under way are waited for and kept.
     """
     begun = time.monotonic()
     target = Path(options.output_dir)
@@ -122,7 +124,8 @@ def write_dual_captions(
     settings = work.settings(wanted, others)
     record = DualRecord.begin(target, settings, [*wanted, *others], overwrite=options.overwrite)
     if not record.finished:
-        with AnswerBook(target / ANSWERS) as book:
+        with StopSignal() as stop, AnswerBook(target / ANSWERS) as book:
+            work.stop = stop
             found = {split: work.caption(pairs, split, book) for split, pairs in wanted.items()}
             work.close()
             for split, each in found.items():
@@ -189,6 +192,7 @@ class _Work:
         self.progress = progress
         self.asked = 0
         self.kept = 0
+        self.stop = StopSignal()
 
     def settings(self, wanted: Mapping[str, PairDataset], others: Mapping[str, PairDataset]) -> dict[str, Any]:
         """Say all that the result depends on."""
@@ -327,10 +331,14 @@ class _Work:
         self.kept += len(set(keys)) - len(todo)
         quiet = None if self.progress else True
         with tqdm(total=len(todo), desc=title, unit="caption", disable=quiet) as bar:
-            for answer in ask(question(row) for row in todo.values()):
+            for answer in ask(question(row) for row in todo.values() if not self.stop()):
                 book.add(answer)
                 self.asked += 1
                 bar.update()
+        if self.stop():
+            assert self.stop.received is not None
+            told = f"{self.asked} answers of this run are in {ANSWERS}; the same command goes on"
+            raise Stopped(self.stop.received, told)
 
 
 def _write(target: Path, captioned: Mapping[str, _Split], others: Mapping[str, PairDataset]) -> None:

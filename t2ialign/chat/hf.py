@@ -22,16 +22,13 @@ from t2ialign.chat.likelihood import Likelihood, forced_log_probabilities
 from t2ialign.chat.options import ChatOptions
 from t2ialign.data.sources import content_hash
 from t2ialign.errors import ModelError
-from t2ialign.problems import hub_problem, short
+from t2ialign.problems import hub_problem, loading_errors, short
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Encode = Callable[[Sequence[Question]], Any]
 """Questions to the inputs of `generate`."""
-
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError)
-
 
 class HFChat:
     """A model of transformers that writes text. Made by `load_hf`.
@@ -251,7 +248,7 @@ class _Source:
             return model.eval().requires_grad_(False).to(device)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(f"{self.name} does not fit into the GPU's memory ({short(error)})") from error
-        except LOADING_ERRORS as error:
+        except loading_errors() as error:
             raise ModelError(_problem(self.name, self.given, self.revision, error)) from error
 
     def check(self) -> None:
@@ -301,7 +298,7 @@ def load_hf(source: str, options: ChatOptions) -> HFChat:
         weights = _Source(kind, where, name, source, options.revision, commit, digest, config.model_type)
         weights.check()
         tokenizer, encode, takes_instructions = prepare(name, where, options)
-    except LOADING_ERRORS as error:
+    except loading_errors() as error:
         raise ModelError(_problem(name, source, options.revision, error)) from error
     return HFChat(name, weights, tokenizer, encode, options, takes_instructions=takes_instructions)
 
@@ -331,7 +328,7 @@ def _loaded(kind: Any, where: str, options: ChatOptions) -> Any:
         folder = Path(options.tokenizer).expanduser()
         try:
             return kind.from_pretrained(str(folder) if folder.is_dir() else options.tokenizer, trust_remote_code=False)
-        except LOADING_ERRORS as error:
+        except loading_errors() as error:
             raise ModelError(_problem(options.tokenizer, options.tokenizer, None, error)) from error
     return kind.from_pretrained(where, revision=options.revision, trust_remote_code=False)
 

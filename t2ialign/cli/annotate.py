@@ -14,7 +14,7 @@ harmlessness, with a rationale each (VisionPrefer, arXiv 2404.15100). Writes ann
 
 Answers are kept in OUTPUT_DIR/answers.jsonl as they come; called again, it continues and pays for nothing twice.
 Exit codes: 0 done; 1 failed, the budget is spent, questions were left, or nothing was rated (report.json says which);
-130 and 143 stopped by SIGINT and SIGTERM."""
+130, 143 and 138 stopped by SIGINT, SIGTERM and SIGUSR1."""
 
 EXAMPLES = """examples:
   t2ialign annotate sets/base --annotator oracle --output_dir ratings/oracle
@@ -29,12 +29,13 @@ EXAMPLES = """examples:
 
 
 def run(options: Options) -> int:
-    """Have the pictures rated, in one process, and say what came of it."""
+    """Have the pictures rated, in one process unless scorers do it, and say what came of it."""
     from t2ialign.annotation.annotate import annotate
 
-    if options.annotator.partition(":")[0] in ("hf", "scorers"):
+    kind = options.annotator.partition(":")[0]
+    if kind in ("hf", "scorers"):
         quiet_libraries()
-    if not is_first_process():
+    if not is_first_process() and kind != "scorers":
         return 0
     summary = annotate(options)
     say(*lines(summary.report), f"annotations: {summary.output_dir}")

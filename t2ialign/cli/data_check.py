@@ -8,7 +8,8 @@ from pathlib import Path
 
 from t2ialign.cli.output import is_first_process, say
 from t2ialign.config import REQUIRED, option
-from t2ialign.errors import ConfigError
+from t2ialign.engine.signals import StopSignal
+from t2ialign.errors import ConfigError, Stopped
 
 DESCRIPTION = """Decode every picture of a set of pairs, or of labelled pictures, and look for what spoils training:
 broken files, ties, duplicates, leaks between splits, sizes, captions that are cut. Exit code 1 if the set is unfit."""
@@ -41,17 +42,24 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Check and show the findings."""
+    """Check, in one process and its workers, and show the findings."""
     from t2ialign.data.check import check_set
 
-    report = check_set(
-        options.pairs,
-        split=options.split,
-        revision=options.revision,
-        workers=options.workers,
-        tokenizer=options.tokenizer,
-        progress=is_first_process(),
-    )
+    if not is_first_process():
+        return 0
+    try:
+        with StopSignal() as stop:
+            report = check_set(
+                options.pairs,
+                split=options.split,
+                revision=options.revision,
+                workers=options.workers,
+                tokenizer=options.tokenizer,
+                progress=True,
+                between=stop.check,
+            )
+    except Stopped as stopped:
+        raise Stopped(stopped.number, "a check keeps nothing and begins anew") from None
     say(*report.lines())
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The entry point `t2ialign`: finds the command, runs it, and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 stopped from the keyboard.
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 128 and the number of a signal that stopped it: 130 for SIGINT, 143
+for SIGTERM, 138 for SIGUSR1 (its number differs on some systems).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from t2ialign.errors import ConfigError, T2IAlignError
+from t2ialign.errors import ConfigError, OtherProcessError, Stopped, T2IAlignError
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ COMMANDS: dict[str, Command] = {
         "--model M --prompts FILE --output_dir PAIRS",
         "pairs of a model with itself, a phrase added for one side (MaPO)",
         "t2ialign.cli.data_self_pairs",
+    ),
+    "data cache": Command(
+        "PAIRS --model M --cache_dir DIR",
+        "encode pictures and captions once, for many runs",
+        "t2ialign.cli.data_cache",
     ),
     "annotate": Command(
         "SET --annotator A --output_dir DIR", "four-aspect ratings with rationales", "t2ialign.cli.annotate"
@@ -100,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, debug = _without_debug(list(sys.argv[1:] if argv is None else argv))
     try:
         return dispatch(words)
+    except Stopped as stop:
+        return _fail(str(stop), stop.exit_code, debug, once=True)
     except KeyboardInterrupt:
         return _fail("stopped from the keyboard", 130, debug)
     except SystemExit as leave:
@@ -108,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who reads us has left (`t2ialign ... | head`); keep Python from complaining when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OtherProcessError as error:
+        return _fail("" if error.told else f"error: {error}", error.exit_code, debug)
     except ConfigError as error:
         return _fail(f"error: {error}\n{_where_help_is(words)}", error.exit_code, debug)
     except T2IAlignError as error:
@@ -210,10 +220,21 @@ def _where_help_is(words: list[str]) -> str:
     return f"usage: t2ialign {name} --help shows the options"
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: str, code: int, debug: bool, *, once: bool = False) -> int:
+    """Tell why it ended.
+
+    In a launch of several processes the first one tells what all of them know: `once`, or what went wrong before they
+    joined. After that each of them tells its own, see `engine.launch`.
+    """
+    from t2ialign.cli.output import fit_to_print
+    from t2ialign.config import without_secrets
+
     if debug:
-        traceback.print_exc()
-    print(message, file=sys.stderr)
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+    joined = "torch.distributed" in sys.modules and sys.modules["torch.distributed"].is_initialized()
+    rank = os.environ.get("RANK" if once else "LOCAL_RANK", "0")
+    if message and (rank == "0" or (joined and not once)):
+        print(fit_to_print(without_secrets(message)), file=sys.stderr)
     return code
 
 
@@ -221,7 +242,14 @@ def _set_up_logging() -> None:
     """Show what the library tells on stderr: all of it in the first process, only warnings in the others."""
     import logging
 
-    from t2ialign.cli.output import is_first_process
+    from t2ialign.cli.output import fit_to_print, is_first_process
+    from t2ialign.config import without_secrets
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    class WithoutSecrets(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return fit_to_print(without_secrets(super().format(record)))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(WithoutSecrets("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("t2ialign").setLevel(logging.INFO if is_first_process() else logging.WARNING)

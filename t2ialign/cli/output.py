@@ -6,10 +6,24 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+LONGEST = 4000
+"""Characters of a message."""
+
 
 def is_first_process() -> bool:
     """Whether this is the only process, or rank 0 of a launch."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def fit_to_print(text: str) -> str:
+    r"""Return a message that a terminal can take, whatever came into it from a data file.
+
+    Control characters, which a terminal obeys, and halves of characters are written out (`\x1b`), and what is longer
+    than `LONGEST` is cut in the middle.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} [... {len(text) - LONGEST:,} characters ...] {text[-LONGEST // 2 :]}"
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
 
 
 def say(*lines: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from t2ialign.cli import estimate_table
 from t2ialign.cli.output import figures, quiet_libraries, say
 from t2ialign.config import nearest, parse_arguments
 from t2ialign.errors import ConfigError
@@ -79,8 +81,16 @@ def main(words: list[str]) -> int:
     )
     quiet_libraries()
     report = load_object(algorithm.train)(config, **(scorers(config) if algorithm.guided else {}))
-    say(*summary(report))
+    say(*summary(report), *_how_to_go_on(report, config))
     return exit_code(report)
+
+
+def _how_to_go_on(report: Mapping[str, Any], config: Any) -> list[str]:
+    """Say what a stop has saved, and what goes on from it."""
+    if report.get("signal") is None:
+        return []
+    kept = f"step {report['steps']} is in {Path(config.output_dir) / 'checkpoints'}"
+    return [f"stopped by {report['signal']}: {kept}; the same command with --resume latest goes on"]
 
 
 def scorers(config: Any) -> dict[str, Any]:
@@ -141,9 +151,10 @@ def overview() -> str:
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
-    """Choose what of a report is worth a line: of a run what `SHOWN` names, of an estimate everything."""
-    flat = dict(_flattened(report))
-    return figures(flat, SHOWN if "status" in report else None)
+    """Choose what of a report is worth a line: of a run what `SHOWN` names; an estimate has a table of its own."""
+    if "status" not in report:
+        return estimate_table.lines(report)
+    return figures(dict(_flattened(report)), SHOWN)
 
 
 def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

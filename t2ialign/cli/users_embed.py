@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from t2ialign.cli.output import quiet_libraries, say
+from t2ialign.cli.output import is_first_process, quiet_libraries, say
 from t2ialign.config import REQUIRED, option
+from t2ialign.engine.signals import StopSignal
 from t2ialign.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Embed, and say whom, from what, and where to."""
+    """Embed, in one process, and say whom, from what, and where to."""
     from t2ialign.data.pairs import load_pairs
     from t2ialign.users.shots import ShotSettings
 
+    if not is_first_process():
+        return 0
     quiet_libraries()
     settings = ShotSettings(options.shots, options.embeddings, options.pool, options.seed)
     pairs = load_pairs(options.pairs, split=options.split, revision=options.revision)
@@ -79,7 +82,10 @@ def _one(options: Options, settings: ShotSettings, pairs: PairDataset) -> int:
         )
     user = options.user or next(iter(known))
     extractor = load_extractor(options.extractor, options.device)
-    embedding = embed_one(options.output, pairs, extractor, settings, user=user, anonymous=anonymous)
+    with StopSignal() as stop:
+        embedding = embed_one(
+            options.output, pairs, extractor, settings, user=user, anonymous=anonymous, between=stop.check
+        )
     count, tokens, width = embedding.tokens.shape
     say(
         f"{user}: {count} x {settings.shots} shots of {pairs.name} ({len(known[user])} pairs), {extractor.name}, "
@@ -95,6 +101,17 @@ def _folder(options: Options, settings: ShotSettings, pairs: PairDataset) -> int
 
     extractor = load_extractor(options.extractor, options.device)
     users = None if options.user is None else [options.user]
-    made = embed_into(options.output, pairs, extractor, settings, users=users, anonymous=options.user, progress=True)
+    anonymous = options.user
+    with StopSignal() as stop:
+        made = embed_into(
+            options.output,
+            pairs,
+            extractor,
+            settings,
+            users=users,
+            anonymous=anonymous,
+            progress=True,
+            between=stop.check,
+        )
     say(f"{len(made)} users of {pairs.name}, {extractor.name}", f"{options.output}")
     return 0

@@ -19,5 +19,18 @@ from __future__ import annotations
 from t2ialign.config.arguments import parse_arguments
 from t2ialign.config.fields import REQUIRED, Option, nearest, option, options_of
 from t2ialign.config.files import dump_yaml, load, to_dict
+from t2ialign.config.secrets import redacted, without_secrets
 
-__all__ = ["REQUIRED", "Option", "dump_yaml", "load", "nearest", "option", "options_of", "parse_arguments", "to_dict"]
+__all__ = [
+    "REQUIRED",
+    "Option",
+    "dump_yaml",
+    "load",
+    "nearest",
+    "option",
+    "options_of",
+    "parse_arguments",
+    "redacted",
+    "to_dict",
+    "without_secrets",
+]

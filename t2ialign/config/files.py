@@ -17,14 +17,10 @@ import yaml
 
 from t2ialign.config.convert import check_choice, convert
 from t2ialign.config.fields import Option, dotted_options, nearest, options_of
+from t2ialign.config.secrets import REDACTED, redacted
 from t2ialign.errors import ConfigError
 
 T = TypeVar("T")
-
-REDACTED = "<redacted>"
-"""Stands in a dumped file for a secret; read back, it counts as not given."""
-
-_SECRET = re.compile(r"(^|_)(token|secret|password|passphrase|api_?key)(_|$)", re.IGNORECASE)
 
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
@@ -206,22 +202,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return value
-
-
-def redacted(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy in which the texts under keys such as `hub_token` or `api_key` are `REDACTED`.
-
-    A key that ends in `_env` names an environment variable, and that is no secret.
-    """
-    clean: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            clean[key] = redacted(value)
-        elif isinstance(value, str) and value and _SECRET.search(key) and not key.lower().endswith("_env"):
-            clean[key] = REDACTED
-        else:
-            clean[key] = value
-    return clean
 
 
 def dump_yaml(obj: Any, path: str | Path) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class _Way:
     workers: int
     tokenizer: str | Path | None
     progress: bool
+    between: Callable[[], object] = lambda: None
 
 
 def check_set(
@@ -59,6 +61,7 @@ def check_set(
     workers: int = 0,
     tokenizer: str | Path | None = None,
     progress: bool = False,
+    between: Callable[[], object] = lambda: None,
 ) -> CheckReport[Any]:
     """Look at every row and decode every picture of a set, with `check_pairs` or `check_unpaired`, as its columns say.
 
@@ -69,12 +72,13 @@ def check_set(
         workers: Processes that decode; 0 decodes in this one.
         tokenizer: See `count_cut`; the packaged sets use mini-SD's own by default.
         progress: Show a progress bar.
+        between: Called before each row is looked at; what it raises ends the check.
 
     Raises:
         DataError: If the source can not be opened, its columns are those of neither form, or a whole column has a
             wrong type.
     """
-    return _check(source, None, split, revision, _Way(workers, tokenizer, progress))
+    return _check(source, None, split, revision, _Way(workers, tokenizer, progress, between))
 
 
 def check_pairs(
@@ -142,7 +146,7 @@ def _check(
 ) -> CheckReport[Any]:
     if way.workers < 0:
         raise DataError(f"workers must be 0 or more, not {way.workers}")
-    way = _Way(way.workers, way.tokenizer or _own_tokenizer(source), way.progress)
+    way = replace(way, tokenizer=way.tokenizer or _own_tokenizer(source))
     report: CheckReport[Any] = CheckReport(str(source))
     rows_of: dict[str, Rows] = {}
     prompts_of: dict[str, set[str]] = {}
@@ -260,12 +264,17 @@ def _encoded(examples: PairDataset | UnpairedDataset) -> Iterator[bytes | DataEr
                 yield error
 
 
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _looks(examples: PairDataset | UnpairedDataset, workers: int) -> Iterator[_Look]:
     """Decode all pictures, in order; with workers, few encoded pictures are under way at a time."""
     if workers == 0:
         yield from map(_look, _encoded(examples))
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=_leave_interrupts_to_parent) as pool:
         source = _encoded(examples)
         while chunk := list(islice(source, _CHUNK * workers)):
             yield from pool.map(_look, chunk, chunksize=8)
@@ -277,6 +286,7 @@ def _looked_at(
     """Decode everything and report what can not be read; yield each example's row and its pictures."""
     looks = _looks(examples, way.workers)
     for index in tqdm(range(len(examples)), desc=title, unit=form.unit, disable=not way.progress):
+        way.between()
         row, seen = examples.row(index), tuple(next(looks) for _ in form.pictures)
         for column, look in zip(form.pictures, seen, strict=True):
             if look.error:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from t2ialign.data.files import told
 from t2ialign.errors import DataError
 
 if TYPE_CHECKING:
@@ -352,18 +353,18 @@ def scores_of(value: object) -> dict[str, float] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"{value!r} is no JSON object of scores") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{told(value)} is no JSON object of scores") from error
     if isinstance(value, list) and all(isinstance(item, Mapping) and {"name", "score"} <= set(item) for item in value):
         value = {item["name"]: item["score"] for item in value}
     if _is_number(value):
         value = {"score": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is no mapping from names to numbers")
+        raise ValueError(f"{told(value)} is no mapping from names to numbers")
     given = {str(key): number for key, number in value.items() if number is not None}
     bad = [key for key, number in given.items() if not (_is_number(number) and math.isfinite(number))]
     if bad:
-        raise ValueError(f"the score {bad[0]!r} is {given[bad[0]]!r}, not a finite number")
+        raise ValueError(f"the score {told(bad[0])} is {told(given[bad[0]])}, not a finite number")
     return {key: float(number) for key, number in given.items()}
 
 

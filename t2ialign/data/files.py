@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from t2ialign.errors import DataError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:|file:", re.IGNORECASE)
+
+LONGEST_TOLD = 200
+"""Characters of a name that an error repeats."""
+_LONGEST_PART, _LONGEST_NAME = 255, 4000
+"""Bytes that file systems take."""
 
 
 def inside(root: Path, name: object) -> Path:
@@ -27,26 +35,68 @@ def inside(root: Path, name: object) -> Path:
         The resolved path. It need not exist.
 
     Raises:
-        DataError: If the name is no text, empty, absolute (also in the manner of Windows), holds `..` or a null
-            character, or leads out of `root` through a symbolic link.
+        DataError: If the name is no text, empty, an address, absolute (also in the manner of Windows), holds `..` or
+            a null character, is longer than file systems take, or leads out of `root` through a symbolic link.
     """
     if not isinstance(name, str) or not name.strip():
-        raise DataError(f"a relative path is needed, not {name!r}")
+        raise DataError(f"a relative path is needed, not {told(name)}")
+    if _ADDRESS.match(name):
+        raise DataError(f"{told(name)} is an address, which is not fetched; put the file under {root.name!r}")
     if "\0" in name:
-        raise DataError(f"the path {name!r} holds a null character")
+        raise DataError(f"the path {told(name)} holds a null character")
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root:
-        raise DataError(f"the path {name!r} is absolute; write it relative to {root.name!r}")
+        raise DataError(f"the path {told(name)} is absolute; write it relative to {root.name!r}")
     if ".." in windows.parts:
-        raise DataError(f"the path {name!r} climbs out with '..'; keep the files under {root.name!r}")
+        raise DataError(f"the path {told(name)} climbs out with '..'; keep the files under {root.name!r}")
     top = root.resolve()
     try:
+        if max(map(len, os.fsencode(name).split(b"/"))) > _LONGEST_PART or len(os.fsencode(name)) > _LONGEST_NAME:
+            raise DataError(f"the path {told(name)} is longer than file systems take; give the file another name")
         path = (top / name).resolve()
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"the path {name!r} can not be followed: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"the path {told(name)} can not be followed: {error}") from error
     if not path.is_relative_to(top):
-        raise DataError(f"the path {name!r} leaves {root.name!r} through a symbolic link; copy the file there instead")
+        raise DataError(
+            f"the path {told(name)} leaves {root.name!r} through a symbolic link; copy the file there instead"
+        )
     return path
+
+
+def downloaded(name: object) -> Path:
+    """Resolve a path that a data set of the hub names: it must be one of the files that were downloaded.
+
+    Args:
+        name: A path as found in the data.
+
+    Returns:
+        The resolved path.
+
+    Raises:
+        DataError: If the name is no text, or lies outside the caches of the hub and of `datasets`.
+    """
+    from datasets import config
+    from huggingface_hub import constants
+
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise DataError(f"a picture is needed, not {told(name)}")
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    try:
+        path = Path(name).resolve()
+        if any(path.is_relative_to(Path(cache).expanduser().resolve()) for cache in caches):
+            return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"the path {told(name)} can not be followed: {error}") from error
+    raise DataError(
+        f"the path {told(name)} is none of the files that were downloaded; of a data set on the hub only its own "
+        "pictures are read"
+    )
+
+
+def told(name: object) -> str:
+    """Say a value that came from a data file in quotes, cut where it is long."""
+    said = repr(name)
+    return said if len(said) <= LONGEST_TOLD else f"{said[:LONGEST_TOLD]}... ({len(said):,} characters)"
 
 
 @contextmanager
@@ -115,4 +165,27 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON object is needed, not {type(value).__name__}")
+    check_whole_characters(line, value, where)
     return value
+
+
+def check_whole_characters(line: str, value: object, where: str) -> None:
+    r"""Refuse JSON with half a character, such as `"\\ud800"` alone: no other file can hold it.
+
+    Args:
+        line: The text.
+        value: What it was parsed to.
+        where: What to call it in an error.
+
+    Raises:
+        DataError: If there is one.
+    """
+    if "\\u" not in line:  # only an escape can bring one about
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise DataError(
+            f"{where}: a text holds half a character ({half}, a lone surrogate); write the whole one, or leave it out"
+        ) from error

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from t2ialign.data.files import inside, write_json, write_text, written_aside
+from t2ialign.data.files import check_whole_characters, inside, write_json, write_text, written_aside
 from t2ialign.data.images import encode_png, open_image
 from t2ialign.errors import DataError
 
@@ -130,8 +130,11 @@ class ImageSet:
         self.config = _read_config(self.path) or {}
         self.notices: Counter[str] = Counter()
         seen: set[str] = set()
-        for record in self.records:
-            inside(self.path, record.file_name)
+        for number, record in enumerate(self.records, 1):
+            try:
+                inside(self.path, record.file_name)
+            except DataError as error:
+                raise DataError(f"{self.path}, picture {number} of metadata.jsonl: {error}") from error
             if record.file_name in seen:
                 raise DataError(f"{self.path}: {record.file_name} has two lines in metadata.jsonl; remove one")
             seen.add(record.file_name)
@@ -336,6 +339,7 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not JSON ({error}); remove the line to have the picture made again") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON object is needed, not {type(value).__name__}")
+    check_whole_characters(line.decode("utf-8-sig"), value, where)
     return value
 
 

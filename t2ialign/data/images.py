@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 MAX_PIXELS = 1 << 26
 """Pictures with more pixels than this (8192 x 8192) are refused from their header, before any memory is taken."""
+
+MAX_ASPECT = 64
+"""Pictures longer than this many times their shorter side are refused: resized by that, they would fill the memory."""
 
 ImageSource = str | Path | bytes | Image.Image | Mapping[str, Any]
 """A path, encoded bytes, a Pillow object, or the `{"bytes": ..., "path": ...}` of Hugging Face `datasets`."""
@@ -137,6 +140,52 @@ def peek(source: str | Path | bytes, *, name: str | None = None, max_pixels: int
         return ("JPEG" if image.format == "MPO" else str(image.format)), image.width, image.height
 
 
+def upright_size(
+    source: str | Path | bytes | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Read from a picture's header which size it has once `open_image` has brought it upright.
+
+    Args:
+        source: A path, encoded bytes, or an opened file.
+        name: What to call the picture in an error; its file name by default.
+        max_pixels: The most pixels that are accepted.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        DataError: If the header shows that `open_image` would refuse it.
+    """
+    known = isinstance(source, str | Path | bytes)
+    stream, name = _stream(source, name) if known else (cast(BinaryIO, source), name or "a picture")
+    with stream:
+        image = _identify(stream, name)
+        _refuse_by_header(image, name, max_pixels)
+        try:
+            # Pillow decodes a PNG to find out whether EXIF data follow the pixels.
+            plain = image.format == "PNG" and not _has_late_texts(stream)
+            orientation = (Image.Image.getexif(image) if plain else image.getexif()).get(_ORIENTATION_TAG)
+        except Exception:
+            orientation = None
+        turned = orientation in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _has_late_texts(stream: BinaryIO) -> bool:
+    """Whether chunks of a PNG that may tell its orientation come after its pixels."""
+    before, pixels = stream.tell(), False
+    try:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            pixels = pixels or head[4:] == b"IDAT"
+            if pixels and head[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            stream.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+        return False
+    finally:
+        stream.seek(before)
+
+
 def encode_png(image: Image.Image) -> bytes:
     """Encode a picture as PNG; the same pixels give the same bytes with the same version of Pillow.
 
@@ -220,6 +269,10 @@ def _refuse_by_header(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise DataError(
             f"{name}: {image.width} x {image.height} pixels, more than the {max_pixels:,} accepted; make it smaller"
+        )
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise DataError(
+            f"{name}: {image.width} x {image.height} pixels, longer than {MAX_ASPECT} times its shorter side; cut it"
         )
     # The further pictures of an MPO, the JPEG of many cameras, are depth maps and previews, not an animation.
     if image.format != "MPO" and getattr(image, "is_animated", False):

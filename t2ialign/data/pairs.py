@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from t2ialign.data import columns as cols
-from t2ialign.data.sources import Table, open_table
+from t2ialign.data.sources import BUFFER_MIB, Table, open_table
 from t2ialign.data.table_dataset import TableDataset, optional, rows_without_ties, validate
 from t2ialign.data.writing import write_pairs
 from t2ialign.errors import DataError
@@ -110,7 +110,13 @@ class PairDataset(TableDataset):
 
 
 def load_pairs(
-    source: str | Path, *, split: str = "train", revision: str | None = None, ties: Ties = "drop"
+    source: str | Path,
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    ties: Ties = "drop",
+    streaming: bool = False,
+    buffer_mib: int = BUFFER_MIB,
 ) -> PairDataset:
     """Open preference pairs, lazily.
 
@@ -121,6 +127,9 @@ def load_pairs(
         split: Which split. A single file is `train`.
         revision: Branch, tag or commit of a hub dataset; name one to get the same data tomorrow.
         ties: Whether rows with `preference_prob` exactly 0.5 are dropped, and counted in `dropped["ties"]`, or kept.
+        streaming: Read the pictures of parquet files, or of a hub dataset, a row group at a time while they are
+            needed, with neither a download nor a copy.
+        buffer_mib: How many MiB of them a process keeps, so that none is read twice (docs/streaming.md).
 
     Returns:
         The pairs; the texts and numbers are validated, the pictures are not yet decoded.
@@ -131,7 +140,7 @@ def load_pairs(
     """
     if ties not in ("drop", "keep"):
         raise DataError(f"ties must be 'drop' or 'keep', not {ties!r}")
-    table = open_table(source, split, revision)
+    table = open_table(source, split, revision, streaming=streaming, buffer_mib=buffer_mib)
     cols.check_columns(table.dataset.column_names, table.name)
     validate(table, cols.PAIRS)
     return from_table(table, ties)

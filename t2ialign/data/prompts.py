@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.files import check_whole_characters
 from t2ialign.errors import DataError
 
 PROMPT_NAMES = ("prompt", "caption", "text")
@@ -117,9 +118,11 @@ def _object(value: Any, where: str, path: Path) -> dict[str, Any]:
 
 def _loads(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
+    check_whole_characters(text, value, where)
+    return value
 
 
 def _json_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.files import check_whole_characters
 from t2ialign.data.layouts.base import prompt_hash
 from t2ialign.errors import DataError
 
@@ -48,13 +49,15 @@ def read_rankings(path: str | Path) -> list[Ranking]:
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        entries = json.loads(text)
     except FileNotFoundError as error:
         raise DataError(f"there is no file of rankings {path}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: a JSON list of rankings is needed")
+    check_whole_characters(text, entries, path.name)
     rankings = [_ranking(entry, f"{path.name}, entry {number}") for number, entry in enumerate(entries)]
     for prompt_id, count in Counter(ranking.prompt_id for ranking in rankings).items():
         if count > 1:

@@ -4,7 +4,8 @@ Law of this file: opening costs no decoding and, up to `IN_MEMORY_BYTES`, no dis
 be memory-mapped as it is. A set of parquet files below that size is read into memory and nothing is written anywhere.
 A larger one is copied once to Arrow files by `datasets` and memory-mapped from then on; the copy lies in the cache
 folder of `datasets` under the fingerprint of the content, so a changed set is never read from an old copy. Sets saved
-with `save_to_disk` are memory-mapped where they are, and picture files are left where they are.
+with `save_to_disk` are memory-mapped where they are, and picture files are left where they are. `streaming` reads
+parquet without either.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2ialign.data.columns import IMAGE, LABEL, PICTURES
-from t2ialign.data.files import read_json_lines
+from t2ialign.data.files import read_json_lines, told
 from t2ialign.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from t2ialign.data.streaming import StreamedRows
+
+BUFFER_MIB = 512
+"""What a process keeps of the pictures of a streamed set, unless its row groups are too large for it."""
 
 IN_MEMORY_BYTES = 256 << 20
 """Parquet files up to this size together are read into memory; larger ones are copied to the cache and mapped."""
@@ -47,26 +53,39 @@ class Table:
         dataset: The rows. Picture columns hold `{"bytes", "path"}`, bytes, or a path; none is decoded.
         root: The folder that paths in the rows are relative to; `None` for a hub dataset.
         name: What to call it in a message, `SOURCE[SPLIT]`.
-        files: The files that it was read from; none for a hub dataset.
+        files: The files that it was read from; none for a hub dataset and where it is streamed.
     """
 
-    dataset: Dataset
+    dataset: Dataset | StreamedRows
     root: Path | None
     name: str
     files: tuple[Path, ...] = ()
 
 
-def open_table(source: str | Path, split: str, revision: str | None = None) -> Table:
+def open_table(
+    source: str | Path,
+    split: str,
+    revision: str | None = None,
+    *,
+    streaming: bool = False,
+    buffer_mib: int = BUFFER_MIB,
+) -> Table:
     """Open one split of a folder, a file, a packaged set or a hub dataset.
 
     Args:
         source: See `t2ialign.data.pairs.load_pairs`.
         split: Its name.
         revision: Branch, tag or commit of a hub dataset.
+        streaming: Whether pictures are read while they are needed.
+        buffer_mib: How many MiB of them are then kept.
 
     Raises:
         DataError: If the source or the split does not exist (it lists those that do), or can not be read.
     """
+    if streaming:
+        from t2ialign.data.streaming import open_streamed
+
+        return open_streamed(source, split, revision, buffer_mib << 20)
     path = local_path(source)
     if path is None:
         return _open_hub(str(source), split, revision)
@@ -202,9 +221,14 @@ def _column(name: str, values: list[Any]) -> pa.Array:
         return pa.array(values)
     except (pa.ArrowException, OverflowError) as error:
         first = next(value for value in values if value is not None)
-        row = next(i for i, v in enumerate(values) if v is not None and type(v) is not type(first))
+        other = (i for i, v in enumerate(values) if v is not None and type(v) is not type(first))
+        if (row := next(other, None)) is None:
+            row = next((i for i, v in enumerate(values) if isinstance(v, int) and abs(v) >= 1 << 63), 0)
+            raise DataError(
+                f"row {row}, {name}: {told(values[row])} is more than a column holds; write less, or a text"
+            ) from error
         raise DataError(
-            f"row {row}, {name}: {values[row]!r} is {type(values[row]).__name__}, where earlier rows hold "
+            f"row {row}, {name}: {told(values[row])} is {type(values[row]).__name__}, where earlier rows hold "
             f"{type(first).__name__}; write one kind"
         ) from error
 
@@ -217,6 +241,8 @@ def _layout(path: Path) -> _Layout:
         if path.suffix in (".jsonl", ".ndjson"):
             return _Lines({"train": [path]})
         hint = f"; {_KTO_HINT}" if path.suffix == ".csv" else ""
+        if path.suffix in (".tar", ".tgz", ".gz", ".zip"):
+            hint = "; archives and webdataset shards are not read: write them as parquet, as docs/datasets.md says"
         raise DataError(f"{path}: sets are read from .parquet or .jsonl files, not {path.suffix or 'this one'}{hint}")
     if (path / "dataset_dict.json").is_file():
         return _Saved({state.parent.name: _saved_files(state) for state in sorted(path.glob("*/state.json"))})
@@ -234,6 +260,8 @@ def _layout(path: Path) -> _Layout:
         hint = "; it looks like two folders of pictures: bring it to pairs with `t2ialign data import folders`"
     elif any(path.glob("*.csv")):
         hint = f"; {_KTO_HINT}"
+    elif any(path.glob("*.tar")):
+        hint = "; webdataset shards (.tar) are not read: write them as parquet with the columns of docs/datasets.md"
     raise DataError(f"{path}: no *.parquet, metadata.jsonl or saved dataset in this folder{hint}")
 
 

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from t2ialign.data import columns as cols
-from t2ialign.data.files import inside
+from t2ialign.data.files import downloaded, inside
 from t2ialign.data.images import open_image
 from t2ialign.data.sources import Table, content_hash
+from t2ialign.data.streaming import StreamedRows
 from t2ialign.errors import DataError
 
 
@@ -93,6 +94,21 @@ class TableDataset:
         found = self._table.dataset.features[name]
         return Image() if isinstance(found, Image) else found  # opening a table turned its decoding off
 
+    @property
+    def blocks(self) -> list[npt.NDArray[np.int64]] | None:
+        """Positions of the examples that are stored together, of a streamed set; None where reading any is alike."""
+        if not isinstance(self._table.dataset, StreamedRows):
+            return None
+        of = self._table.dataset.groups.block_of(self._rows)
+        order = np.argsort(of, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
+
+    @property
+    def streamed(self) -> dict[str, Any] | None:
+        """What is read while it is needed (`StreamedRows.described`); None where the set was opened whole."""
+        rows = self._table.dataset
+        return rows.described if isinstance(rows, StreamedRows) else None
+
     def row(self, index: int) -> int:
         """Return the number of an example's row in its split as stored, from 0."""
         return int(self._rows[index])
@@ -140,10 +156,8 @@ class TableDataset:
             path = value.get("path")
         if isinstance(path, bytes):
             return path
-        if self._table.root is None and isinstance(path, str):
-            return Path(path)
         try:
-            return inside(self._table.root or Path(), path)
+            return downloaded(path) if self._table.root is None else inside(self._table.root, path)
         except DataError as error:
             raise DataError(f"{self._where(row, column)}: {error}") from error
 
@@ -182,6 +196,8 @@ def validate(table: Table, form: cols.Form) -> None:
         raise DataError(f"{table.name}: {error}") from error
     if fault is not None:
         raise DataError(f"{table.name} {fault}; `t2ialign data check` lists every such row")
+    if isinstance(table.dataset, StreamedRows):
+        table.dataset.take_pictures(form)
 
 
 def rows_without_ties(table: Table) -> tuple[npt.NDArray[np.int64], dict[str, int]]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from t2ialign.data import columns as cols
 from t2ialign.data.pairs import PairDataset
-from t2ialign.data.sources import Table, open_table
+from t2ialign.data.sources import BUFFER_MIB, Table, open_table
 from t2ialign.data.table_dataset import TableDataset, optional, rows_without_ties, validate
 from t2ialign.data.writing import write_unpaired
 from t2ialign.errors import DataError
@@ -166,9 +166,9 @@ class UnpairedDataset(TableDataset):
         if name == cols.LABEL:
             return list(self.labels)
         if name == cols.IMAGE and self._sides is not None:
-            data = self._table.dataset.data
+            pictures = [self._table.dataset.data.column(column) for column in cols.PICTURES]
             places = zip(self._rows.tolist(), self._sides.tolist(), strict=True)
-            return [data.column(cols.PICTURES[side])[row].as_py() for row, side in places]
+            return [pictures[side][row].as_py() for row, side in places]
         return super().column(name)
 
     def encoded(self, index: int) -> bytes:
@@ -224,6 +224,8 @@ def load_unpaired(
     revision: str | None = None,
     ties: Literal["drop"] = "drop",
     label: bool | None = None,
+    streaming: bool = False,
+    buffer_mib: int = BUFFER_MIB,
 ) -> UnpairedDataset:
     """Open labelled pictures, or pairs seen as such, lazily. The columns tell which of the two a source is.
 
@@ -236,6 +238,8 @@ def load_unpaired(
             `dropped["ties"]`.
         label: The label of all pictures of a set without a column `label`, for instance true for pictures to imitate.
             By default such a set is refused; where the column is there, it holds.
+        streaming: As for `load_pairs`.
+        buffer_mib: As for `load_pairs`.
 
     Returns:
         The pictures; texts, numbers and labels are validated, the pictures are not yet decoded.
@@ -246,7 +250,7 @@ def load_unpaired(
     """
     if ties != "drop":
         raise DataError(f"ties must be 'drop', not {ties!r}: a tie has no label")
-    table = open_table(source, split, revision)
+    table = open_table(source, split, revision, streaming=streaming, buffer_mib=buffer_mib)
     form = cols.form_of(table.dataset.column_names, table.name, unlabelled=label is not None)
     validate(table, form)
     if form is cols.PAIRS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from t2ialign.data.files import write_text
 from t2ialign.data.image_sets import ImageSet
 from t2ialign.demo.prompts import held_out_prompts, write_prompts
 from t2ialign.demo.report import write_report
-from t2ialign.errors import ConfigError
+from t2ialign.engine.signals import StopSignal
+from t2ialign.errors import ConfigError, Stopped
 from t2ialign.eval.compare import compare_scores, compare_sets
 from t2ialign.eval.statistics import wilson
 from t2ialign.generation.grid import make_grid
@@ -82,8 +84,16 @@ def run_demo(output_dir: str | Path, seed: int = 0, settings: DemoSettings | Non
 
     Raises:
         ConfigError: If `output_dir` holds something that no demo wrote.
+        Stopped: If a signal asks for it; a demo begins anew.
     """
-    settings = settings or DemoSettings()
+    try:
+        with StopSignal():
+            return _run(output_dir, seed, settings or DemoSettings())
+    except Stopped as stop:
+        raise Stopped(stop.number, "a demo begins anew") from None
+
+
+def _run(output_dir: str | Path, seed: int, settings: DemoSettings) -> dict[str, Any]:
     folder = _clear(Path(output_dir))
     seconds: dict[str, float] = {}
     began = time.perf_counter()
@@ -158,7 +168,9 @@ def _train(folder: Path, seed: int, training: Mapping[str, Any]) -> dict[str, An
         model="mini-sd", pairs="mini-pairs", output_dir=folder / "run", seed=seed, checkpoint_every=0, **training
     )
     trainer = DiffusionDPOTrainer(config)
-    trainer.train()
+    stopped = trainer.train()["signal"]
+    if stopped is not None:
+        raise Stopped(signal.Signals[stopped])
     used = trainer.config
     names = (
         "objective",

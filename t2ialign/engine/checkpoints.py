@@ -1,8 +1,9 @@
 """Checkpoints that are whole or not there.
 
-A checkpoint is written aside, every file is fsynced, the manifest with sizes and sha256 is written last, the
-folder is renamed, and only then are older ones pruned. A folder without a valid manifest is no checkpoint: a
-process killed at any moment leaves either the old ones or the old ones and a whole new one.
+The disk is asked for room; a checkpoint is written aside, every file is fsynced, the manifest with sizes and sha256 is
+written last, the folder is renamed, and only then are older ones pruned. A folder without a valid manifest is no
+checkpoint: a process killed at any moment leaves either the old ones or the old ones and a whole new one. One that was
+damaged later (other sizes, other sums) is never gone on from: `latest` passes over it, saying so, to the next older.
 
     checkpoints/step-000100/
         trainable.safetensors    the trained parameters, by name
@@ -11,11 +12,13 @@ process killed at any moment leaves either the old ones or the old ones and a wh
         average.safetensors      the moving average, if there is one
         task.safetensors         what the task has learned beside the weights, if anything
         state.json               step, counters, scale of fp16
+        examples.json            where a run stopped on numbers that are not finite: which examples the steps saw
         manifest.json            step, config, versions, and of each file its bytes and sha256
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -36,7 +39,12 @@ from t2ialign.errors import DataError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+EXAMPLES = "examples.json"
 FORMAT = 1
+MARGIN = 16 * 2**20
+"""Bytes that must be free beside those of a checkpoint: its JSON files, the metrics until the next one."""
+
+_STEP = "step-"
 _NAME = re.compile(r"step-(\d{6,})")
 _ASIDE = ".aside-"
 
@@ -76,28 +84,66 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 0) -> Pat
         The new folder.
 
     Raises:
-        DataError: if the disk has too little room.
+        DataError: if the disk has too little room; what was there is as it was.
     """
-    name = f"step-{checkpoint.step:06d}"
-    target = folder / name
-    if (target / MANIFEST).is_file():
+    target = folder / f"step-{checkpoint.step:06d}"
+    if flaw(target) is None:
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{_ASIDE}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    aside = folder / f"{_ASIDE}{name}-{os.getpid()}"
-    aside.mkdir()
-    try:
-        _write_files(aside, checkpoint)
-        _write_manifest(aside, checkpoint)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise DataError(f"cannot write a checkpoint into {folder}: {error}; free some room and resume") from error
-    shutil.rmtree(target, ignore_errors=True)  # what a removal that was interrupted left
-    os.replace(aside, target)
-    _sync(folder)
+    write_folder(target, checkpoint)
     _prune(folder, keep)
     return target
+
+
+def write_folder(target: Path, checkpoint: Checkpoint, examples: Any = None) -> None:
+    """Write a checkpoint into a folder of any name, whole or not at all; a damaged one of that name makes way.
+
+    Args:
+        target: The folder.
+        checkpoint: What to write.
+        examples: Kept as `examples.json` beside the state, if given.
+
+    Raises:
+        DataError: if the disk has too little room.
+    """
+    from safetensors import SafetensorError
+
+    folder = target.parent
+    aside = folder / f"{_ASIDE}{target.name}-{os.getpid()}"
+    try:
+        _make_folder(folder)
+        for stale in folder.glob(f"{_ASIDE}{target.name.rstrip('0123456789')}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        _ask_for_room(folder, checkpoint)
+        aside.mkdir()
+        _write_files(aside, checkpoint)
+        if examples is not None:
+            _save_json(aside / EXAMPLES, examples)
+        _write_manifest(aside, checkpoint)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise DataError(
+            f"cannot write a checkpoint into {folder}: {error}. Those that were there are as they were: make room, and "
+            "go on with --resume latest"
+        ) from error
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(aside, target)
+    _sync(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        _sync(folder.parent)
+
+
+def _ask_for_room(folder: Path, checkpoint: Checkpoint) -> None:
+    """Raise OSError if the disk has less room than the checkpoint and a margin take."""
+    _, tensors = pack(dict(checkpoint.optimizer), copy=False)
+    every = [*checkpoint.trainable.values(), *tensors.values(), *(checkpoint.average or ()), *checkpoint.task.values()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in every) + MARGIN
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"it takes {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free")
 
 
 def _write_files(aside: Path, checkpoint: Checkpoint) -> None:
@@ -134,13 +180,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         DataError: if a file is missing, or differs from the manifest.
     """
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
 
     manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
         file = path / name
         if not file.is_file() or describe(file) != expected:
             raise DataError(f"{file} is missing or not as its manifest says; resume from another checkpoint")
+    try:
+        return _read_files(path, manifest)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no checkpoint that can be read ({error}); resume from another one") from error
+
+
+def _read_files(path: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+    from safetensors.torch import load_file
+
     average, task = path / "average.safetensors", path / "task.safetensors"
     state = json.loads((path / "state.json").read_text())
     structure = json.loads((path / "optimizer.json").read_text())
@@ -159,51 +214,90 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Return a checkpoint's manifest.
 
     Raises:
-        DataError: if there is none, or it is of another format.
+        DataError: if there is none that can be read, or it is of another format.
     """
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a checkpoint (no readable {MANIFEST})") from error
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{path} has checkpoint format {manifest.get('format')!r}; this version reads {FORMAT}")
+    kind = manifest.get("format") if isinstance(manifest, dict) else None
+    if kind != FORMAT:
+        raise DataError(f"{path} has checkpoint format {kind!r}; this version reads {FORMAT}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not isinstance(manifest.get("config"), dict):
+        raise DataError(f"{path} is not a checkpoint ({MANIFEST} names no files or no options)")
+    if any(name != Path(name).name or not isinstance(entry, dict) for name, entry in files.items()):
+        raise DataError(f"{path} is not a checkpoint ({MANIFEST} names files elsewhere)")
     return manifest
 
 
+def flaw(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint at a quick look: its manifest, or a size; None if nothing is.
+
+    The sums are compared when it is read.
+    """
+    try:
+        manifest = read_manifest(path)
+    except DataError as error:
+        return str(error)
+    match = _NAME.fullmatch(path.name)
+    if match and manifest.get("step") != int(match[1]):
+        return f"{path} holds step {manifest.get('step')}"
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != expected.get("bytes"):
+            return f"{file} is missing or has another size than its manifest says"
+    return None
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints of a run, oldest first."""
-    found = []
-    for path in folder.glob("step-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and (path / MANIFEST).is_file():
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+    """Return the checkpoints of a run that are whole at a quick look, oldest first."""
+    return [path for path in _numbered(folder) if flaw(path) is None]
 
 
-def find_checkpoint(output_dir: Path, resume: str) -> Path:
-    """Return the checkpoint that `--resume` names.
+def _numbered(folder: Path) -> list[Path]:
+    """Return every folder with a checkpoint's name, whole or not, oldest first."""
+    return sorted((path for path in folder.glob(f"{_STEP}*") if _NAME.fullmatch(path.name)), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(_STEP))
+
+
+def open_checkpoint(output_dir: Path, resume: str) -> tuple[Path, Checkpoint]:
+    """Read the checkpoint that `--resume` names.
 
     Args:
         output_dir: Of the run.
         resume: `"latest"`, or a checkpoint's folder.
 
+    Returns:
+        Its folder and what it holds. For `"latest"` that is the newest whole one; newer ones that are damaged are
+        named in a warning.
+
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or the one that was named is damaged.
     """
     if resume != "latest":
-        path = Path(resume)
-        read_manifest(path)
-        return path
-    found = list_checkpoints(output_dir / "checkpoints")
-    if not found:
-        raise DataError(f"{output_dir} has no checkpoint to resume from; leave out --resume to begin anew elsewhere")
-    return found[-1]
+        return Path(resume), read_checkpoint(Path(resume))
+    damaged = 0
+    for path in reversed(_numbered(output_dir / "checkpoints")):
+        try:
+            found = flaw(path)
+            if found is None:
+                return path, read_checkpoint(path)
+        except DataError as error:
+            found = str(error)
+        damaged += 1
+        logger.warning("%s is damaged and passed over (%s); the next older checkpoint is tried", path.name, found)
+    why = f"no whole checkpoint to resume from, {damaged} damaged" if damaged else "no checkpoint to resume from"
+    raise DataError(f"{output_dir} has {why}; leave out --resume to begin anew elsewhere")
 
 
 def remove_later(folder: Path, step: int) -> None:
-    """Remove the checkpoints after `step`, which a run that goes on from there will write anew."""
-    for path in list_checkpoints(folder):
-        if int(path.name.removeprefix("step-")) > step:
+    """Remove the checkpoints after `step`, damaged ones too, which a run that goes on from there will write anew."""
+    for path in _numbered(folder):
+        if _step_of(path) > step:
             _remove(path)
 
 
@@ -234,13 +328,14 @@ def _sync(path: Path) -> None:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    if keep <= 0:
-        return
-    for path in list_checkpoints(folder)[:-keep]:
-        logger.info("removing %s, older than the %d checkpoints to keep", path.name, keep)
-        _remove(path)
+    """Remove what is older than the `keep` newest whole checkpoints."""
+    kept = list_checkpoints(folder)[-keep:] if keep > 0 else []
+    for path in _numbered(folder) if kept else ():
+        if _step_of(path) < _step_of(kept[0]):
+            logger.info("removing %s, older than the %d checkpoints to keep", path.name, keep)
+            _remove(path)
 
 
 def _remove(path: Path) -> None:
-    (path / MANIFEST).unlink()
+    (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)

@@ -19,6 +19,7 @@ T = TypeVar("T")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
 PRECISIONS = ("auto", "no", "fp16", "bf16")
+BAD_PAIRS = ("raise", "drop")
 
 
 @dataclass(kw_only=True)
@@ -55,6 +56,14 @@ class TrainConfig:
     )
     workers: int = option(0, "Processes that decode pictures; 0 decodes in the training process.")
     deterministic: bool = option(False, "Ask torch for deterministic algorithms (slower on a GPU).")
+    on_bad_pair: str = option(
+        "raise",
+        "What a pair or picture that can not be read does: end the run, or drop out whole, for the next good one.",
+        choices=BAD_PAIRS,
+    )
+    max_bad_share: float = option(
+        0.01, "With --on_bad_pair drop: the run stops if more than this share of what it can look at is bad."
+    )
     max_bad_steps: int = option(10, "Stop after this many steps in a row with a non-finite loss or gradient.")
 
     checkpoint_every: int = option(500, "Optimizer steps between checkpoints; 0 writes none but on a signal.")
@@ -78,10 +87,13 @@ class TrainConfig:
             self._check(name, lower=0)
         for name in ("adam_beta1", "adam_beta2", "ema_decay"):
             self._check(name, lower=0, below=1)
+        if not 0 <= self.max_bad_share <= 1:
+            raise ConfigError(f"max_bad_share is {self.max_bad_share!r}; it is a share, between 0 and 1")
         for name, choices in (
             ("optimizer", OPTIMIZERS),
             ("lr_scheduler", SCHEDULES),
             ("mixed_precision", PRECISIONS),
+            ("on_bad_pair", BAD_PAIRS),
         ):
             self._check_choice(name, choices)
 

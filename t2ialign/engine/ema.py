@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from t2ialign.engine.sharding import as_part, local_part, part_of
+
 
 class Average:
     """An exponential moving average of some parameters.
@@ -23,7 +25,9 @@ class Average:
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         from diffusers.training_utils import EMAModel
 
-        self._parameters = list(parameters)
+        self._wholes = list(parameters)
+        # Where a parameter is spread over processes, each averages its own part.
+        self._parameters = [local_part(parameter) for parameter in parameters]
         self._ema = EMAModel(self._parameters, decay=decay, foreach=True)
 
     def update(self) -> None:
@@ -48,11 +52,11 @@ class Average:
         return int(self._ema.optimization_step)
 
     def tensors(self) -> list[Tensor]:
-        """Return the averaged values, in the order of the parameters."""
-        return list(self._ema.shadow_params)
+        """Return the averaged values, in the order of the parameters, in parts like these."""
+        return [as_part(shadow, whole) for shadow, whole in zip(self._ema.shadow_params, self._wholes, strict=True)]
 
     def load(self, tensors: Sequence[Tensor], updates: int) -> None:
         """Go on from saved values and their number of updates."""
-        for shadow, value in zip(self._ema.shadow_params, tensors, strict=True):
-            shadow.copy_(value)
+        for shadow, value, whole in zip(self._ema.shadow_params, tensors, self._wholes, strict=True):
+            shadow.copy_(local_part(part_of(value, whole)))
         self._ema.optimization_step = updates

@@ -5,19 +5,23 @@ The figures of a step stay on the device until its end; then one gather and one 
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from t2ialign.objectives import LossOutput
+
+logger = logging.getLogger(__name__)
 
 _MASK = " mask"
 QUANTILES = {"margin_p05": 0.05, "margin_p25": 0.25, "margin_p50": 0.5, "margin_p75": 0.75, "margin_p95": 0.95}
@@ -89,7 +93,9 @@ def _quantiles(values: Tensor) -> dict[str, float]:
 class MetricsLog:
     """Appends to `metrics.jsonl`, a line an optimizer step, and to a tracker if there is one.
 
-    A figure that is not finite is written as null, so that every line is valid JSON.
+    A figure that is not finite is written as null, so that every line is valid JSON. Where the disk refuses a line, it
+    is kept and written with a later one: the file never has a gap, and `sync` says it before a checkpoint that counts
+    on the lines. A tracker that fails is told of no more; the file has everything.
 
     Args:
         path: Of the file.
@@ -101,12 +107,15 @@ class MetricsLog:
         self._accelerator = accelerator
         self._path = path
         self._last: dict[str, Any] = {}
-        self._file = None
+        self._waiting = b""
+        self._file: BinaryIO | None = None
+        self._tracked = bool(accelerator.trackers)
         if accelerator.is_main_process:
-            _keep_until(path, start)
-            kept = read_metrics(path) if path.exists() else []
+            kept = _keep_until(path, start)
             self._last = kept[-1] if kept else {}
-            self._file = path.open("a", encoding="utf-8")
+            if start and self._last.get("step") != start:
+                logger.warning("%s ends before step %d, from which the run goes on: lines are lost", path, start)
+            self._file = path.open("ab", buffering=0)
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -117,21 +126,65 @@ class MetricsLog:
         """Write the line of one step."""
         self._last = {"step": step, **{name: _finite(value) for name, value in figures.items()}}
         if self._file is not None:
-            self._file.write(json.dumps(self._last) + "\n")
-            self._file.flush()
-        if self._accelerator.trackers:
-            numbers = {name: value for name, value in self._last.items() if value is not None}
-            self._accelerator.log(numbers, step=step)
+            waited = bool(self._waiting)
+            self._waiting += (json.dumps(self._last) + "\n").encode()
+            try:
+                self._flush(self._file)
+            except OSError as error:
+                if not waited:
+                    logger.warning("%s can not be written (%s): its lines are kept until it can", self._path, error)
+        if self._tracked:
+            self._track(step)
+
+    def amend(self, figures: Mapping[str, Any]) -> None:
+        """Add figures to the line written last, which a run that was stopped there could not take."""
+        step = int(self._last["step"])
+        whole = self._last | dict(figures)
+        if self._file is not None:
+            self._file.close()
+            _keep_until(self._path, step - 1)
+            self._file = self._path.open("ab", buffering=0)
+        self.write(step, whole)
+
+    def _flush(self, file: BinaryIO) -> None:
+        """Write what waits, whole or not at all."""
+        end = os.fstat(file.fileno()).st_size
+        try:
+            written = file.write(self._waiting)
+            if written != len(self._waiting):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
+        self._waiting = b""
+
+    def _track(self, step: int) -> None:
+        try:
+            self._accelerator.log({name: each for name, each in self._last.items() if each is not None}, step=step)
+        except Exception as error:  # whatever a tracker's own code raises must not end the run
+            self._tracked = False
+            logger.warning("the tracker failed at step %d and is told no more (%s); %s has all", step, error, self._path)
 
     def sync(self) -> None:
-        """Bring what was written to the disk, before a checkpoint that counts on it."""
+        """Bring what was written to the disk, before a checkpoint that counts on it.
+
+        Raises:
+            OSError: if lines still wait that the disk refuses.
+        """
         if self._file is not None:
+            self._flush(self._file)
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        """Close the file; lines that still can not be written are lost, and said to be."""
+        if self._file is None:
+            return
+        try:
+            self._flush(self._file)
+        except OSError as error:
+            logger.warning("%s lacks its last %d lines (%s)", self._path, self._waiting.count(b"\n"), error)
+        self._file.close()
+        self._file = None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -145,13 +198,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Remove the lines after a step, and return those before."""
     if not path.exists():
-        return
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    aside = path.with_name(path.name + ".aside")
-    aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(aside, path)
+        return []
+    lines = read_metrics(path)
+    kept = [line for line in lines if line["step"] <= step]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    if text != path.read_text(encoding="utf-8"):
+        aside = path.with_name(path.name + ".aside")
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    return kept
 
 
 def _finite(value: Any) -> Any:

@@ -57,6 +57,22 @@ def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> 
     return torch.optim.AdamW(parameters, fused=True, **options)
 
 
+def keep_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Bring an optimizer's tensors into the memory layout of their parameters.
+
+    A checkpoint keeps values in the usual order, and fused kernels walk through memory: beside a channels-last parameter
+    they would take each other's numbers.
+    """
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _adamw8bit() -> type[torch.optim.AdamW]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError("bitsandbytes", purpose="optimizer adamw8bit")

@@ -16,22 +16,30 @@ _PAIRS = "__pairs__"
 _TUPLE = "__tuple__"
 
 
-def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
+def pack(state: Any, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
     """Split a nested state of dictionaries, lists, tuples, tensors and plain values.
 
+    Args:
+        state: To split.
+        copy: Whether to bring the tensors to the CPU; otherwise they are those of the state.
+
     Returns:
-        A structure that `json` can write, and the tensors it refers to by name, contiguous and on the CPU.
+        A structure that `json` can write, and the tensors it refers to by name; copied ones are contiguous and on the
+        CPU.
 
     Raises:
         TypeError: for a value that is none of these.
     """
     tensors: dict[str, Tensor] = {}
-    return _pack(state, "state", tensors), tensors
+    structure = _pack(state, "state", tensors)
+    if copy:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return structure, tensors
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
+        tensors[name] = value
         return {_TENSOR: name}
     if isinstance(value, dict):
         return {_PAIRS: [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}

@@ -1,30 +1,30 @@
 """Devices, precision and processes, through accelerate.
 
-Every process holds the whole model; sharded backends are refused rather than half supported.
+Every process holds the whole model, or with FSDP2 a part of it (`sharding`); other backends are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 
 from t2ialign.engine.config import TrainConfig
+from t2ialign.engine.sharding import check_backend, is_sharded
 from t2ialign.errors import ConfigError, MissingDependencyError
 
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_SHARDED = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return the accelerator of a run; processes come from `accelerate launch` or `torchrun`.
 
     Raises:
-        ConfigError: for fp16 on a CPU, or a backend that shards the model.
+        ConfigError: for fp16 on a CPU, or a backend that is not supported.
         MissingDependencyError: if the tracker's package is not installed.
     """
     precision = choose_precision(config.mixed_precision)
@@ -35,8 +35,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         project_dir=str(config.output_dir),
         step_scheduler_with_optimizer=False,
     )
-    if accelerator.distributed_type in _SHARDED:
-        raise ConfigError(f"{accelerator.distributed_type.value} is not supported; launch with plain data parallelism")
+    check_backend(accelerator)
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError("mixed_precision fp16 needs a GPU; use --mixed_precision no or bf16 on a CPU")
     if config.deterministic:
@@ -56,6 +55,14 @@ def choose_precision(asked: str) -> str:
 def weight_dtype(accelerator: Accelerator) -> torch.dtype:
     """Return the dtype of weights that are not trained."""
     return _DTYPES[accelerator.mixed_precision]
+
+
+def autocast_of(accelerator: Accelerator) -> Callable[[], AbstractContextManager[Any]]:
+    """Return the context in which the trained module is computed, for what must be computed as it is.
+
+    FSDP2 casts the weights themselves and needs none.
+    """
+    return nullcontext if is_sharded(accelerator) else accelerator.autocast
 
 
 def start_tracker(accelerator: Accelerator, config: TrainConfig, options: Mapping[str, Any]) -> None:

@@ -80,10 +80,15 @@ class Draws:
         return probability > 0 and self.uniform(stream)[0] < probability
 
 
+def epoch_generator(seed: int, epoch: int, stage: int = 0) -> np.random.Generator:
+    """Return the generator, at its beginning, that the order of one epoch of a stage is drawn from."""
+    return _generator(seed, _ORDER, epoch | stage << 32)
+
+
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, length: int, stage: int = 0) -> NDArray[np.int64]:
     """Return the order of the examples in one epoch of a stage, a permutation of `range(length)`."""
-    return _generator(seed, _ORDER, epoch | stage << 32).permutation(length)
+    return epoch_generator(seed, epoch, stage).permutation(length)
 
 
 def seed_modules(seed: int, step: int, rank: int) -> None:

@@ -15,21 +15,40 @@ from t2ialign.errors import ConfigError
 
 FREE = frozenset(
     {
+        # where to, and how often something is written
         "output_dir",
         "resume",
-        "workers",
         "checkpoint_every",
         "keep_checkpoints",
         "sample_every",
         "sample_prompts",
         "tracker",
         "push_to_hub",
-        "max_bad_steps",
         "estimate",
-        "cache_latents",
-        "cache_text",
+        "estimate_file",
+        # what ends a run
+        "max_bad_steps",
+        "max_bad_share",
+        "on_bad_pair",
+        # how it is computed: speed and memory, and at most the last bits
+        "workers",
         "batch_size",
         "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "cache_latents",
+        "cache_text",
+        "cache_dir",
+        "cache_batch_size",
+        "keep_encoders",
+        "attention",
+        "channels_last",
+        "compile",
+        "deterministic",
+        # where the examples come from: what they are is compared by the fingerprint of their contents
+        "pairs",
+        "pairs_revision",
+        "split",
+        "prompts",
     }
 )
 """Options that may differ on resume; the product of batch size, accumulation and processes is compared on its own."""

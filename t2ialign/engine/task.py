@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws
@@ -24,6 +24,10 @@ from t2ialign.errors import DataError
 from t2ialign.objectives import LossOutput
 
 StopRequested = Callable[[], bool]
+
+
+class GivenUp(Exception):
+    """A stop was asked for, and a task has given up what it was at; nothing of it was done."""
 
 
 class Examples(Protocol):
@@ -41,11 +45,23 @@ class Examples(Protocol):
     def stages(self) -> Sequence[NDArray[np.int64]] | None:
         """Entries in the order of a curriculum, stage after stage; None for all of them in each epoch."""
 
+    @property
+    def blocks(self) -> Sequence[NDArray[np.int64]] | None:
+        """Entries of each block of a streamed set, as stored; None where any entry is read as fast as any other."""
+
+    @property
+    def buckets(self) -> NDArray[np.int64] | None:
+        """The bucket of each entry, where only those of one bucket can be put into a batch; else None."""
+
+    @property
+    def bucket_group(self) -> int | None:
+        """How many examples in a row share a bucket; None for a batch."""
+
     def __len__(self) -> int:
         """Number of examples in the set."""
 
     def read(self, index: int, draws: Draws) -> Any:
-        """Return entry `index` with its random draws, on the CPU."""
+        """Return entry `index` with its random draws, on the CPU; DataError if that entry can not be read."""
 
     def collate(self, examples: list[Any]) -> Any:
         """Put examples together into a batch, on the CPU."""
@@ -73,6 +89,20 @@ class Task(ABC):
         """What it is trained on."""
 
     @property
+    def whole_only(self) -> str | None:
+        """Why every process must hold the whole module; None if it calls `module` as often as the others do."""
+        return "this training may call its model a different number of times on each process"
+
+    @property
+    def beside(self) -> Sequence[nn.Module]:
+        """Frozen networks of the module's size; where its parameters are spread over the processes, so are theirs."""
+        return ()
+
+    def standing_in(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Return a context in which samples and `final/` are made of `module`, a whole one, instead of the trained."""
+        raise NotImplementedError(f"{type(self).__name__} says that it can be sharded, but takes no stand-in")
+
+    @property
     def prepared(self) -> frozenset[str]:
         """Names in the run's folder that the task has written before the first step."""
         return frozenset()
@@ -82,7 +112,11 @@ class Task(ABC):
         """Fill caches before the first step; return early once `stop()` is true."""
 
     def begin_step(self, step: int) -> None:
-        """Prepare for optimizer step number `step`, counted from 0; every process is called."""
+        """Prepare for optimizer step number `step`, counted from 0; every process is called.
+
+        Raises:
+            GivenUp: in all processes, where a stop is asked for; the step can be begun again.
+        """
         return None
 
     def parts(self, batch: Any) -> Sequence[Any]:
@@ -115,8 +149,23 @@ class Task(ABC):
         """Move on after an optimizer step that was taken; a step that was skipped leaves no trace."""
         return None
 
+    def observe(self, step: int, figures: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Look at the figures of a step, and return further ones for its line of metrics.
+
+        Every process is called, after every step, with the figures of all processes.
+
+        Args:
+            step: Optimizer steps done.
+            figures: Of the step, as they are logged; what was not finite is so here.
+        """
+        return {}
+
+    def trace(self, n: int, index: int) -> Mapping[str, Any]:
+        """Return what example n of the run, entry `index` of the set, is drawn as: for looking into a bad step."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
-        """Return what the task has learned beside the module's weights."""
+        """Return what the task has learned beside the module's weights; the tensors are not changed in place later."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -134,6 +183,9 @@ class Task(ABC):
 
         The first process is called before the first step (0, which has no line), every `measure_every` steps, and
         after the last one.
+
+        Raises:
+            GivenUp: where a stop is asked for.
         """
         return {}
 
@@ -144,23 +196,3 @@ class Task(ABC):
     @abstractmethod
     def write_final(self, directory: Path, facts: Mapping[str, Any]) -> None:
         """Write the trained model into an empty folder; `facts` is what is known of the run."""
-
-
-class DrawnExamples(Dataset[Any]):
-    """Examples by `(n, index)`, as a data loader asks for them.
-
-    Args:
-        examples: Of the task.
-        seed: Of the run.
-    """
-
-    def __init__(self, examples: Examples, seed: int) -> None:
-        self._examples = examples
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        n, index = key
-        return self._examples.read(index, Draws(self._seed, n))

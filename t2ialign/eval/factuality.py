@@ -182,6 +182,18 @@ class FactualityResult:
     rows: tuple[JudgedPicture, ...]
     info: dict[str, Any]
 
+    def taxes(self) -> dict[str, float]:
+        """Return the factuality tax of each instance that has answered pictures on both sides, by name."""
+        sides: dict[tuple[str, str], list[float]] = {}
+        for row in self.rows:
+            if row.accuracy is not None:
+                sides.setdefault((row.prompt_id, row.side), []).append(row.accuracy)
+        return {
+            name: float(np.mean(values) - np.mean(sides[name, "intervention"]))
+            for (name, side), values in sides.items()
+            if side == "plain" and (name, "intervention") in sides
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return all but the rows."""
         names = ("plain", "intervention", "plain_exact", "intervention_exact", "tax", "exact_tax")

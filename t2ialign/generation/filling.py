@@ -1,13 +1,13 @@
 """Filling an image set: the pictures that it lacks are made, by one process or several, and those it has are kept.
 
 Law of this file: which picture is made does not depend on who makes it or what else is made; a set in which several
-models draw says of each of them how it draws, and holds each to that.
+models draw says of each of them how it draws, and holds each to that. What is missing is dealt out evenly, whoever
+made what is there.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign.data.files import write_json
-from t2ialign.data.image_sets import VOLATILE, ImageSetWriter
+from t2ialign.data.image_sets import VOLATILE, ImageSet, ImageSetWriter
 from t2ialign.data.prompts import Prompt
-from t2ialign.errors import DataError
+from t2ialign.errors import DataError, Stopped
 from t2ialign.generation.labels import Variant
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.processes import Processes
@@ -27,8 +27,6 @@ from t2ialign.generation.users import User
 
 if TYPE_CHECKING:
     from t2ialign.models.loading import DiffusionModel
-
-logger = logging.getLogger(__name__)
 
 MODELS = "models"
 """Key of `config.json` under which a set of several models describes each, by its label."""
@@ -59,11 +57,11 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What this process makes of one set.
+class Wanted:
+    """What is to be in one set, of one way of drawing.
 
     Attributes:
-        items: The pictures.
+        items: The pictures, the same list in every process.
         variant: How they are drawn.
         user: For whom.
         several: Whether the set holds pictures of other variants too; their files are then named by the label.
@@ -132,39 +130,54 @@ def _agree(folder: Path, label: str, description: Mapping[str, Any]) -> None:
 
 
 def fill(
-    writer: ImageSetWriter, model: DiffusionModel, share: Share, options: GenerateOptions, processes: Processes
+    writer: ImageSetWriter, model: DiffusionModel, wanted: Wanted, options: GenerateOptions, processes: Processes
 ) -> tuple[int, int]:
-    """Make the pictures that the set lacks; return how many were made and how many were there."""
+    """Make the pictures that the set lacks; return how many all processes made, and how many were there.
+
+    Raises:
+        Stopped: after what is finished is written, where a stop is asked for.
+    """
     from tqdm import tqdm
 
-    items, variant = share.items, share.variant
-    todo = [item for item in items if (item.prompt.prompt_id, item.sample, variant.label) not in writer.done]
-    kept = len(items) - len(todo)
+    variant = wanted.variant
+    lacking = [item for item in wanted.items if (item.prompt.prompt_id, item.sample, variant.label) not in writer.done]
+    kept = len(wanted.items) - len(lacking)
+    processes.wait()  # nobody writes before everybody knows what is there
+    todo = lacking[processes.rank :: processes.count]
     made = 0
     quiet = True if processes.rank else None
     try:
-        with tqdm(total=len(items), initial=kept, desc=variant.label, unit="picture", disable=quiet) as bar:
-            for item, scale, picture in _pictures(model, todo, share, options):
+        processes.check()
+        with tqdm(total=kept + len(todo), initial=kept, desc=variant.label, unit="picture", disable=quiet) as bar:
+            for item, scale, picture in _pictures(model, todo, wanted, options, processes):
                 fields = _fields(item, variant.label, options.negative_prompt)
-                if share.several or variant.drawn_from:
+                if wanted.several or variant.drawn_from:
                     fields["guidance_scale"] = default_guidance(model.family) if scale is None else float(scale)
-                stem = f"{item.sample:04d}-{variant.label}" if share.several else None
+                stem = f"{item.sample:04d}-{variant.label}" if wanted.several else None
                 writer.add(fields, picture, prompt_index=item.index, file_stem=stem)
                 made += 1
                 bar.update()
-    except KeyboardInterrupt:
-        logger.warning("stopped at %d of %d pictures; the same command continues", kept + made, len(items))
-        raise
-    return made, kept
+    except Stopped as stop:
+        raise Stopped(stop.number, _told(writer, wanted, processes)) from None
+    return processes.total(made), kept
+
+
+def _told(writer: ImageSetWriter, wanted: Wanted, processes: Processes) -> str:
+    """Say what a stop leaves; where several processes stop, others may be adding their last one."""
+    label = wanted.variant.label
+    done = writer.done if processes.count == 1 else {record.key for record in ImageSet(writer.path)}
+    there = sum((item.prompt.prompt_id, item.sample, label) in done for item in wanted.items)
+    least = "" if processes.count == 1 else "at least "
+    return f"{least}{there} of {len(wanted.items)} pictures of {label} are in {writer.path}; the same command goes on"
 
 
 def _pictures(
-    model: DiffusionModel, todo: list[Item], share: Share, options: GenerateOptions
+    model: DiffusionModel, todo: list[Item], wanted: Wanted, options: GenerateOptions, processes: Processes
 ) -> Iterator[tuple[Item, float | None, Any]]:
     """Draw items, those of one guidance scale together."""
     scales: dict[float | None, list[Item]] = defaultdict(list)
     for item in todo:
-        scales[share.variant.scale(options.seed, item.prompt.prompt_id, item.sample)].append(item)
+        scales[wanted.variant.scale(options.seed, item.prompt.prompt_id, item.sample)].append(item)
     for scale, items in scales.items():
         pictures = generate_images(
             model,
@@ -177,8 +190,9 @@ def _pictures(
             height=options.height,
             width=options.width,
             scheduler=options.scheduler,
-            users=None if share.user is None else [share.user.tokens] * len(items),
+            users=None if wanted.user is None else [wanted.user.tokens] * len(items),
             user_guidance_scale=options.user_guidance_scale,
+            between=processes.check,
         )
         for item, picture in zip(items, pictures, strict=True):
             yield item, scale, picture

@@ -70,6 +70,12 @@ class GenerateOptions:
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps; auto is a CUDA GPU where there is one.")
     attention: str = option("auto", "Attention backend.", choices=("auto", "sdpa", "xformers"))
+    channels_last: bool = option(
+        False, "Channels-last layout of the convolutions: faster in half precision on recent GPUs."
+    )
+    compile: bool = option(
+        False, "Compile UNet and VAE (torch.compile): a minute or more at first, then faster batches of equal size."
+    )
     revision: str | None = option(None, "Branch, tag or commit of the models on the hub.")
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from t2ialign.data.image_sets import ImageSetWriter
 from t2ialign.data.prompts import Prompt, read_prompts
-from t2ialign.generation.filling import Item, Share, fill, open_writer
+from t2ialign.generation.filling import Item, Wanted, fill, open_writer
 from t2ialign.generation.labels import Variant, model_label, variants
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.processes import Processes
@@ -44,7 +44,7 @@ _SAMPLED = 4096
 
 @dataclass(frozen=True)
 class GenerationSummary:
-    """What `generate` did. In a launch of several processes, `made` and `kept` count this process's share.
+    """What `generate` did, all processes of a launch together.
 
     Attributes:
         sets: Folders of the image sets, in the order of the models.
@@ -88,7 +88,14 @@ def generate(options: GenerateOptions) -> GenerationSummary:
         ConfigError: If options do not go together.
         DataError: If the prompt file or a user's file cannot be read, or a set in place was made otherwise.
         ModelError: If a model or an adapter cannot be loaded, or a model cannot draw for a user.
+        Stopped: If SIGINT, SIGTERM or SIGUSR1 asks for it, within one denoising step; finished pictures are kept, and
+            the same call goes on.
     """
+    with Processes() as processes:
+        return _generate(options, processes)
+
+
+def _generate(options: GenerateOptions, processes: Processes) -> GenerationSummary:
     started = time.monotonic()
     everything = variants(options)
     users = {variant.user: read_user(variant.user) for variant in everything if variant.user is not None}
@@ -98,7 +105,6 @@ def generate(options: GenerateOptions) -> GenerationSummary:
         for index, prompt in enumerate(prompts[: options.limit])
         for sample in range(options.images_per_prompt)
     ]
-    processes = Processes()
     counts = [0, 0]
     truncated = 0
     folders: list[str] = []
@@ -112,9 +118,9 @@ def generate(options: GenerateOptions) -> GenerationSummary:
             cut = count_truncated(model, prompts[: options.limit], variant.label, processes)
             truncated = max(truncated, cut)
         config = describe(options, model, prompts, variant, user)
-        share = Share(items[processes.rank :: processes.count], variant, user, options.one_set)
+        wanted = Wanted(items, variant, user, options.one_set)
         with _opened(folder, config, variant.label, options.one_set, processes) as writer:
-            made, kept = fill(writer, model, share, options, processes)
+            made, kept = fill(writer, model, wanted, options, processes)
         counts = [counts[0] + made, counts[1] + kept]
         folders += [] if str(folder) in folders else [str(folder)]
         del model  # or it would stay in memory beside the next one
@@ -132,6 +138,7 @@ def _loaded(
         wanted = (variant.model, variant.adapter)
         is_new = model is None or wanted != before
         if is_new:
+            processes.check()
             model = None
             gc.collect()
             model = load(options, *wanted, processes)
@@ -155,6 +162,7 @@ def load(options: GenerateOptions, name: str, adapter: str | None, processes: Pr
     """Load a model, and put a LoRA or a user adapter on it where one is given."""
     from t2ialign.models.loading import load_model
     from t2ialign.models.lora import load_adapter
+    from t2ialign.models.speed import speed_up
     from t2ialign.models.user_adapter import find_user_adapter, load_user_adapter
 
     device = processes.device(options.device)
@@ -171,6 +179,7 @@ def load(options: GenerateOptions, name: str, adapter: str | None, processes: Pr
         with quiet():
             put = load_adapter if find_user_adapter(adapter) is None else load_user_adapter
             put(model, adapter)
+    speed_up(model, channels_last=options.channels_last, compile=options.compile)
     return model
 
 

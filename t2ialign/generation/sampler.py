@@ -6,7 +6,7 @@ from a global random state, and the model is given back as it was (scheduler, tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ def generate_images(
     scheduler: str = "auto",
     users: Sequence[Tensor | None] | None = None,
     user_guidance_scale: float | None = None,
+    between: Callable[[], object] | None = None,
 ) -> Iterator[Image.Image]:
     """Generate one picture for each prompt, in order, a batch at a time.
 
@@ -77,6 +78,8 @@ def generate_images(
             picture is that of the model without its adapter.
         user_guidance_scale: How strongly the user counts, 0 or more; `None` for as strongly as the text. The
             formula stands in `generation.users`.
+        between: Called between two denoising steps and between two pictures; what it raises ends the drawing, and
+            the model is given back as it was.
 
     Yields:
         RGB pictures of `width` x `height`.
@@ -106,7 +109,13 @@ def generate_images(
         "width": _side(model, "width", width),
     }
     whose = _Users(users, settings["guidance_scale"], user_guidance_scale)
-    return _batches(model, prompts, seeds, negative_prompt, batch_size, scheduler, settings, whose)
+    return _batches(
+        model, prompts, seeds, negative_prompt, batch_size, scheduler, settings, whose, between or _nothing
+    )
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -131,11 +140,12 @@ def _batches(
     scheduler: str,
     settings: dict[str, Any],
     whose: _Users,
+    between: Callable[[], object],
 ) -> Iterator[Image.Image]:
     for start in range(0, len(prompts), batch_size):
         chosen = slice(start, start + batch_size)
         with _prepared(model, scheduler), torch.no_grad(), whose.guiding(model, chosen):
-            pictures = _sample(model, list(prompts[chosen]), seeds[chosen], negative_prompt, settings)
+            pictures = _sample(model, list(prompts[chosen]), seeds[chosen], negative_prompt, settings, between)
         yield from pictures
 
 
@@ -185,8 +195,17 @@ def _exact() -> Iterator[None]:
 
 
 def _sample(
-    model: DiffusionModel, prompts: list[str], seeds: Sequence[int], negative_prompt: str, settings: dict[str, Any]
+    model: DiffusionModel,
+    prompts: list[str],
+    seeds: Sequence[int],
+    negative_prompt: str,
+    settings: dict[str, Any],
+    between: Callable[[], object],
 ) -> list[Image.Image]:
+    def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        between()
+        return {}
+
     pipeline = model.pipeline
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     height, width = (settings[name] // pipeline.vae_scale_factor for name in ("height", "width"))
@@ -201,9 +220,15 @@ def _sample(
             generator=generators,
             output_type="latent",
             return_dict=False,
+            callback_on_step_end=after_step,
             **settings,
         )[0]
-    return [decode(pipeline, latents[i : i + 1]) for i in range(len(prompts))]
+    pictures = []
+    for i in range(len(prompts)):
+        if i:
+            between()
+        pictures.append(decode(pipeline, latents[i : i + 1]))
+    return pictures
 
 
 def _autocast(pipeline: Any) -> AbstractContextManager[Any]:

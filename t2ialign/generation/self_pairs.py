@@ -27,7 +27,7 @@ from t2ialign.data.image_sets import ImageRecord, ImageSet
 from t2ialign.data.prompts import Prompt, read_prompts
 from t2ialign.data.writing import write_pairs
 from t2ialign.errors import DataError
-from t2ialign.generation.filling import Item, Share, fill, open_writer
+from t2ialign.generation.filling import Item, Wanted, fill, open_writer
 from t2ialign.generation.labels import Variant, variants
 from t2ialign.generation.processes import Processes
 from t2ialign.generation.run import count_truncated, describe, load
@@ -44,7 +44,7 @@ REPORT = "self_pairs.json"
 
 @dataclass(frozen=True)
 class SelfPairSummary:
-    """What `make_self_pairs` did. In a launch of several processes, `made` and `kept` count this process's share.
+    """What `make_self_pairs` did, all processes of a launch together.
 
     Attributes:
         output_dir: Where the pairs are.
@@ -88,12 +88,17 @@ def make_self_pairs(options: SelfPairOptions) -> SelfPairSummary:
         DataError: If the prompts can not be read, the folder holds something else or was made otherwise, or no two
             pictures differ.
         ModelError: If the model or the adapter can not be loaded.
+        Stopped: As `generate`.
     """
+    with Processes() as processes:
+        return _make(options, processes)
+
+
+def _make(options: SelfPairOptions, processes: Processes) -> SelfPairSummary:
     started = time.monotonic()
     target = Path(options.output_dir)
     _check_place(target)
     prompts = read_prompts(options.prompts)
-    processes = Processes()
     variant = variants(options.generation(options.side))[0]
     model = load(options.generation(options.side), variant.model, variant.adapter, processes)
     drawn = [replace(each, prompt=options.prompt(each.prompt, options.side)) for each in prompts[: options.limit]]
@@ -103,10 +108,10 @@ def make_self_pairs(options: SelfPairOptions) -> SelfPairSummary:
     for side in SIDES:
         config = _config(options, model, prompts, variant, side)
         settings = settings or config
-        share = Share(_items(options, prompts, side)[processes.rank :: processes.count], variant)
+        wanted = Wanted(_items(options, prompts, side), variant)
         generation = options.generation(side)
         with open_writer(generation.output_dir, config, processes) as writer:
-            new, old = fill(writer, model, share, generation, processes)
+            new, old = fill(writer, model, wanted, generation, processes)
         made, kept = made + new, kept + old
     if processes.rank == 0:
         _write(target, options, settings, cut, anew=made > 0)

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.families import Family, detect_family, native_resolution
+from t2ialign.models.posterior import Posterior
 from t2ialign.models.schedules import training_scheduler
 from t2ialign.models.user_adapter import user_arguments
 
 HALF = (torch.float16, torch.bfloat16)
+CPU_PICTURES = 4
+"""Pictures that a VAE on a CPU takes at once."""
 
 
 @dataclass
@@ -31,7 +34,7 @@ class DiffusionModel:
         noise_scheduler: The `DDPMScheduler` of the forward process.
         prediction_type: "epsilon", "v_prediction" or "sample".
         resolution: Native side of its pictures in pixels.
-        revision: The hub revision that was asked for, if any.
+        revision: The hub revision that was asked for; where none was, the commit that was loaded. None off the hub.
         adapters: Names and weights of the adapters stacked by `lora.load_adapter`.
     """
 
@@ -111,9 +114,10 @@ class DiffusionModel:
 
     def tokenize(self, prompts: list[str]) -> list[Tensor]:
         """Token ids for each tokenizer, a list of [B, L] int64: cut and padded to its `model_max_length`."""
-        return [tokens.input_ids for tokens in self._tokens(prompts)]
+        return [tokens.input_ids for tokens in self.tokens(prompts)]
 
-    def _tokens(self, prompts: list[str]) -> list[Any]:
+    def tokens(self, prompts: list[str]) -> list[Any]:
+        """What each tokenizer makes of prompts: `input_ids` and `attention_mask`, [B, L] int64 each."""
         return [
             tokenizer(
                 self.pipeline.maybe_convert_prompt(list(prompts), tokenizer),
@@ -135,7 +139,9 @@ class DiffusionModel:
         return sum(cut)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: list[str], *, force_zeros_for_empty_prompt: bool = False) -> Conditioning:
+    def encode_prompts(
+        self, prompts: list[str], *, force_zeros_for_empty_prompt: bool = False, steady: bool = False
+    ) -> Conditioning:
         """Encodes prompts as the pipeline's `encode_prompt` does without guidance and with its default `clip_skip`.
 
         SD 1.x and 2.x: the text encoder's last state, after its final layer norm. SDXL: the penultimate states of
@@ -146,16 +152,17 @@ class DiffusionModel:
             prompts: B prompts; one beyond the tokenizer's limit is cut (`count_truncated`).
             force_zeros_for_empty_prompt: For SDXL models whose configuration says so, zeros stand for an empty
                 prompt, as its pipeline does for the unconditional side; otherwise "" is encoded like any prompt.
+            steady: On a CPU, a prompt's bits do not depend on the others that are given with it.
 
         Returns:
             Hidden states [B, L, D], for SDXL pooled [B, P] and time ids [B, 6], on the model's device.
         """
         if not prompts:
             raise ValueError("no prompts to encode: give at least one")
-        tokens = self._tokens(prompts)
+        tokens = self.tokens(prompts)
         if self.family != "sdxl":
             return Conditioning(self._last_state(tokens[0]))
-        hidden, pooled = self._penultimate_states(tokens)
+        hidden, pooled = self._penultimate_states(tokens, steady)
         if force_zeros_for_empty_prompt and self.pipeline.config.force_zeros_for_empty_prompt:
             empty = torch.tensor([prompt == "" for prompt in prompts], device=hidden.device)
             hidden = hidden.masked_fill(empty[:, None, None], 0)
@@ -171,10 +178,19 @@ class DiffusionModel:
         hidden: Tensor = encoder(tokens.input_ids.to(encoder.device), attention_mask=mask)[0]
         return hidden.to(encoder.dtype)
 
-    def _penultimate_states(self, tokens: list[Any]) -> tuple[Tensor, Tensor]:
+    def _penultimate_states(self, tokens: list[Any], steady: bool) -> tuple[Tensor, Tensor]:
+        ids = [part.input_ids for part in tokens]
+        if not steady or self.text_encoders[1].device.type != "cpu":
+            return self._states_of(ids)
+        # A row of the pooled embedding is a product of vectors and a matrix, and the order of summation depends on
+        # how many vectors there are.
+        each = [self._states_of([part[row : row + 1] for part in ids]) for row in range(len(ids[0]))]
+        return torch.cat([hidden for hidden, _ in each]), torch.cat([pooled for _, pooled in each])
+
+    def _states_of(self, ids: list[Tensor]) -> tuple[Tensor, Tensor]:
         outputs = [
-            encoder(part.input_ids.to(encoder.device), output_hidden_states=True)
-            for encoder, part in zip(self.text_encoders, tokens, strict=True)
+            encoder(part.to(encoder.device), output_hidden_states=True)
+            for encoder, part in zip(self.text_encoders, ids, strict=True)
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled: Tensor = outputs[1][0]
@@ -194,33 +210,62 @@ class DiffusionModel:
         return torch.tensor([[*original_size, *crop, *(target or original_size)]], dtype=torch.float32)
 
     @torch.no_grad()
-    def encode_images(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+    def encode_images(self, pixels: Tensor, noise: Tensor | None = None, *, steady: bool = False) -> Tensor:
         """Encodes pictures to scaled latents.
 
         Args:
             pixels: [B, 3, H, W] in [-1, 1], sides multiples of the VAE's factor (8).
             noise: Unit normal noise [B, C, H/8, W/8] for a sample of the posterior, or None for its mean.
+            steady: As for `posterior`.
 
         Returns:
             (mean + std * noise - shift) * scaling factor, float32, on the model's device. A VAE in half precision
             whose configuration asks for it (SDXL's) works in float32 meanwhile.
         """
-        vae = self.vae
-        stored = vae.dtype
-        upcast = stored in HALF and bool(getattr(vae.config, "force_upcast", False))
+        return self.posterior(pixels, steady=steady).latents(noise)
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """Type in which the VAE encodes: its own, but float32 for half precision where its configuration asks."""
+        stored: torch.dtype = self.vae.dtype
+        upcast = stored in HALF and bool(getattr(self.vae.config, "force_upcast", False))
+        return torch.float32 if upcast else stored
+
+    @property
+    def posterior_scale(self) -> tuple[float, float]:
+        """`shift` and `scale` of a `Posterior` of this VAE."""
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        return float(shift), float(self.vae.config.scaling_factor)
+
+    @torch.no_grad()
+    def posterior(self, pixels: Tensor, *, steady: bool = False) -> Posterior:
+        """Encodes pictures to the posterior of their latents, on the VAE's device, in `vae_dtype`.
+
+        Args:
+            pixels: [B, 3, H, W] in [-1, 1], sides multiples of the VAE's factor (8).
+            steady: On a CPU, a picture's bits do not depend on the others of its batch. The convolutions of a lone
+                picture, of a few and of many are computed in different orders there, so pictures go through in
+                fours, and a lone one beside itself.
+        """
+        vae, stored, dtype = self.vae, self.vae.dtype, self.vae_dtype
+        few = steady and vae.device.type == "cpu"
+        parts = pixels.split(CPU_PICTURES) if few else (pixels,)
         try:
-            if upcast:
-                vae.to(dtype=torch.float32)
-            posterior = vae.encode(pixels.to(device=vae.device, dtype=vae.dtype)).latent_dist
+            if dtype != stored:
+                vae.to(dtype=dtype)
+            found = [self._posterior_of(part.to(device=vae.device, dtype=dtype), few) for part in parts]
         finally:
-            if upcast:
+            if dtype != stored:
                 vae.to(dtype=stored)
-        latents: Tensor = posterior.mean.float()
-        if noise is not None:
-            latents = latents + posterior.std.float() * noise.to(latents)
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        scaling_factor = float(vae.config.scaling_factor)
-        return (latents - shift) * scaling_factor
+        mean, std = (torch.cat(each) if len(found) > 1 else each[0] for each in zip(*found, strict=True))
+        return Posterior(mean, std, *self.posterior_scale)
+
+    def _posterior_of(self, pixels: Tensor, never_one: bool) -> tuple[Tensor, Tensor]:
+        count = len(pixels)
+        if never_one and count == 1:
+            pixels = pixels.repeat(2, 1, 1, 1)
+        found = self.vae.encode(pixels).latent_dist
+        return found.mean[:count], found.std[:count]
 
     def predict(
         self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, *, unet: torch.nn.Module | None = None

@@ -22,6 +22,8 @@ from t2ialign.models.problems import hub_problem, short
 from t2ialign.models.record import read_record
 from t2ialign.models.user_adapter import WEIGHTS_NAME as USER_ADAPTER_NAME
 from t2ialign.models.user_adapter import find_user_adapter, load_user_adapter
+from t2ialign.models.weights import check_parts, check_present
+from t2ialign.problems import loading_errors
 
 __all__ = ["DiffusionModel", "load_model"]
 
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""What a pipeline's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
 _DEPTH = 8
 """Runs on runs on runs: more than this is taken for a circle."""
 
@@ -88,11 +92,26 @@ def _load(
     if not _HUB_ID.fullmatch(name):
         near = ", or did you mean mini-sd?" if "mini" in name.lower() else ""
         raise ModelError(f"no such folder or file: {name!r} (and not a hub id such as owner/model): check it{near}")
-    return _wrap(_from_hub(name, dtype, revision, variant), name, revision)
+    return _wrap(_from_hub(name, dtype, revision, variant), name, revision or _commit(name))
+
+
+def _commit(name: str) -> str | None:
+    """Return the commit of a hub id that was loaded without a revision, so that what is recorded names it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "model_index.json")
+    parts = Path(found).parts if isinstance(found, str) else ()
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
 
 
 def _wrap(pipeline: Any, name: str, revision: str | None) -> DiffusionModel:
     pipeline.set_progress_bar_config(disable=True)
+    parts = {part: getattr(pipeline, part, None) for part in ("unet", "vae", "text_encoder", "text_encoder_2")}
+    parts = {part: module for part, module in parts.items() if module is not None}
+    check_parts(parts, name)
+    for part in ("text_encoder", "text_encoder_2"):
+        if part in parts and (Path(name).expanduser() / part).is_dir():
+            check_present(Path(name).expanduser() / part, parts[part], name)
     return DiffusionModel.from_pipeline(pipeline, name, revision)
 
 
@@ -122,6 +141,13 @@ def _pipeline_class(name: str, config: dict[str, Any]) -> Any:
 
     class_name = str(config.get("_class_name"))
     check_pipeline_class(name, class_name)
+    for part, value in config.items():
+        library = value[0] if isinstance(value, list | tuple) and value else None
+        if not part.startswith("_") and isinstance(library, str) and library not in _LIBRARIES:
+            raise ModelError(
+                f"model {name!r} takes its {part} from {library!r}, code of its own, which is never run: use a model "
+                "whose parts are those of diffusers and transformers"
+            )
     return getattr(diffusers, class_name)
 
 
@@ -154,7 +180,7 @@ def _from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Any:
             local_files_only=True,
             **_without_checkers(cls.__name__),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*loading_errors(), NotImplementedError) as error:
         raise ModelError(_broken_folder(folder, error)) from error
 
 
@@ -196,7 +222,7 @@ def _from_hub(name: str, dtype: torch.dtype, revision: str | None, variant: str 
             use_safetensors=True,
             **_without_checkers(cls.__name__),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*loading_errors(), NotImplementedError) as error:
         raise ModelError(hub_problem(name, revision, error)) from error
 
 

@@ -21,6 +21,7 @@ from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.modes import Modes
 from t2ialign.models.record import Record, read_record
 from t2ialign.models.user_adapter import in_training
+from t2ialign.models.weights import check_lora, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -217,6 +218,8 @@ def load_adapter(model: DiffusionModel, final_dir: Path | str, weight: float = 1
         )
     if ADAPTER in (getattr(model.unet, "peft_config", None) or {}):
         raise ModelError("the model is in LoRA training: load adapters before add_lora, and merge them")
+    tensors = read_tensors(weights)
+    check_lora(tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(weights))
     name = f"adapter_{len(model.adapters)}"
     try:
         with warnings.catch_warnings():

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from t2ialign.config import without_secrets
 from t2ialign.errors import ModelError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.record import Record
@@ -54,7 +55,7 @@ def scrub(value: Any) -> Any:
     if isinstance(value, str):
         for pattern in (_POSIX, _WINDOWS):
             value = pattern.sub(lambda match: match.group(1) or "folder", value)
-        return _TOKENS.sub("[removed]", value)
+        return without_secrets(_TOKENS.sub("[removed]", value))
     if isinstance(value, dict):
         return {key: scrub(part) for key, part in value.items() if not is_secret(key)}
     if isinstance(value, list | tuple):

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from t2ialign.errors import ModelError
 from t2ialign.models.record import Record, read_record, stored_name
+from t2ialign.models.weights import check_finite
 
 if TYPE_CHECKING:
     from t2ialign.models.diffusion import DiffusionModel
@@ -475,6 +476,7 @@ def _fill(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], model
             f"user adapter {path} does not fit the model {model.name!r} ({model.family}): {name} is "
             f"{there.get(name, 'absent')} in the file and {here.get(name, 'absent')} in the model"
         )
+    check_finite(tensors, f"user adapter {path}")
     for name, part in parameters.items():
         part.requires_grad_(False)
         part.data = tensors[name].to(device=part.device, dtype=model.dtype)

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from t2ialign.errors import ModelError
+from t2ialign.problems import loading_errors
 from t2ialign.reward_models.clip_backends import Architecture, ClipBackend, OpenClipBackend, TransformersBackend
 from t2ialign.reward_models.preparation import pillow_processor
 from t2ialign.reward_models.weights import (
     WEIGHT_SUFFIXES,
     cached_commit,
+    check_finite,
     commit_of,
     file_digest,
     first_line,
@@ -139,6 +141,7 @@ def build_clip(state: Mapping[str, torch.Tensor], path: Path, architecture: Arch
         what = "the config.json beside it" if beside.is_file() else f"CLIP {architecture and architecture.open_clip}"
         lines = " ".join(str(error).split())[:300]
         raise ModelError(f"the weights {path} do not fit {what}: {lines}") from error
+    check_finite(model, str(path))
     return model.eval().requires_grad_(False)
 
 
@@ -173,7 +176,7 @@ def _tokenizer(source: str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer, CLIPTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # there may be no config.json beside, which only AutoTokenizer needs
         tokenizer = CLIPTokenizer.from_pretrained(source, revision=revision)
     if len(tokenizer) <= 256:  # fewer than bytes
@@ -194,13 +197,14 @@ def _load_transformers(
 
     try:
         model, report = CLIPModel.from_pretrained(source, revision=revision, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except loading_errors() as error:
         raise ModelError(_missing(source, revision, error)) from error
     if report["missing_keys"]:  # transformers fills them with random numbers and goes on
         raise ModelError(
             f"{source} is no whole CLIPModel: it lacks {len(report['missing_keys'])} weights, among them "
             f"{min(report['missing_keys'])}; give a checkpoint of that class"
         )
+    check_finite(model, source)
     try:
         tokenizer = _tokenizer(source, revision)
         processor = pillow_processor().from_pretrained(source, revision=revision)
@@ -233,8 +237,9 @@ def _load_open_clip(
             architecture, str(file or "") or pretrained, force_quick_gelu=forced, require_pretrained=True
         )
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except loading_errors() as error:
         raise ModelError(_missing_open_clip(architecture, pretrained, error)) from error
+    check_finite(model, name)
     model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
     digest = file_digest(file) if file else state_digest(model)
     quick = forced or any(type(module).__name__ == "QuickGELU" for module in model.modules())

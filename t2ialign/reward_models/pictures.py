@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from t2ialign.data.images import decode_image
+from t2ialign.engine.signals import leave_to_parent
 from t2ialign.errors import DataError
 from t2ialign.reward_models.base import to_rgb
 
@@ -132,6 +133,7 @@ def prepared_batches(
         prefetch_factor=LOOK_AHEAD,
         collate_fn=_unchanged,
         multiprocessing_context="fork" if forked else None,
+        worker_init_fn=leave_to_parent,
         generator=torch.Generator(),  # else a number is drawn from the global one
     )
 

@@ -144,12 +144,42 @@ def score_set(
         ConfigError: If a scorer, the layout or a setting is unknown, or a scorer is named twice.
         DataError: If the set is empty, a picture cannot be read, a score is not finite, or another run holds the file.
         ModelError: If a checkpoint cannot be loaded.
+        Stopped: If SIGINT, SIGTERM or SIGUSR1 asks for it, within one batch of one scorer; what is scored is kept, and
+            the same call goes on.
     """
     _check(scorers, batch_size, workers, autocast)
     image_set = open_set(set_dir, layout, prompts)
     if not image_set.records:
         raise DataError(f"the image set {set_dir} is empty; generate pictures first with t2ialign generate")
-    processes = Processes()
+    with Processes() as processes:
+        return _score_set(
+            image_set,
+            scorers,
+            output,
+            processes,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            autocast=autocast,
+            allow_gaps=allow_gaps,
+            progress=progress,
+        )
+
+
+def _score_set(
+    image_set: ImageSet,
+    scorers: Sequence[str | RewardModel],
+    output: str | Path | None,
+    processes: Processes,
+    *,
+    batch_size: int,
+    workers: int | None,
+    device: str,
+    autocast: str,
+    allow_gaps: bool,
+    progress: bool,
+) -> ScoringSummary:
+    processes.check()
     settings = {
         "layout": getattr(image_set, "layout", "t2ialign"),
         "batch_size": batch_size,

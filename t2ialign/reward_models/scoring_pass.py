@@ -8,16 +8,17 @@ in turn, so what a stop leaves, and what another number of processes does, are t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from t2ialign.errors import DataError
+from t2ialign.errors import DataError, Stopped
 from t2ialign.reward_models.base import Prepares
 from t2ialign.reward_models.pictures import PreparedBatch, Wanted, WholePicture, as_picture, prepared_batches
+from t2ialign.reward_models.score_files import Key
 from t2ialign.reward_models.score_parts import Brought, ScorePart, bring_in, part_files
 
 if TYPE_CHECKING:
@@ -106,11 +107,13 @@ def run_pass(work: Pass, processes: Processes, progress: bool) -> Brought:
     part = ScorePart(work.table.path, processes.rank)
     try:
         _go_through(work, processes, part, progress)
-    except BaseException:
+    except BaseException as error:
         part.close()
         if processes.count == 1:  # otherwise others are still writing; the next run brings the parts together
             bring_in(work.table)
             _replace_parts(work.table)
+        if isinstance(error, Stopped):
+            raise Stopped(error.number, _kept(work, counted=processes.count == 1)) from None
         raise
     part.close()
     processes.wait()
@@ -119,6 +122,16 @@ def run_pass(work: Pass, processes: Processes, progress: bool) -> Brought:
     if processes.rank == 0:
         _replace_parts(work.table)
     return brought
+
+
+def _kept(work: Pass, *, counted: bool) -> str:
+    """Say what a stop leaves; where several processes stop, it is counted when the next run brings it together."""
+    counts = []
+    for job in work.jobs:
+        keys = (Key(name, job.scorer.name, job.scorer.version) for name in work.names.values())
+        counts.append(f"{sum(key in work.table.rows for key in keys)} by {job.scorer.name}")
+    so_far = f" ({', '.join(counts)} of {len(work.names)} pictures)" if counted else ""
+    return f"the scores so far are kept for {work.table.path}{so_far}; the same command goes on"
 
 
 def _replace_parts(table: ScoreTable) -> None:
@@ -137,9 +150,10 @@ def _go_through(work: Pass, processes: Processes, part: ScorePart, progress: boo
     with tqdm(total=sum(map(len, batches)), desc="scoring", unit="picture", disable=quiet) as bar:
         ready = prepared_batches(wanted, work.preparations, work.settings["workers"])
         for batch, prepared in zip(batches, ready, strict=True):
+            processes.check()
             _note_pictures(work, part, batch, prepared)
             for job in work.jobs:
-                _score_batch(work, job, part, batch, prepared)
+                _score_batch(work, job, part, batch, prepared, processes)
             bar.update(len(batch))
 
 
@@ -171,7 +185,14 @@ def _note_pictures(work: Pass, part: ScorePart, batch: list[ImageRecord], prepar
     part.add_pictures(digests, gaps, prepared.notices)
 
 
-def _score_batch(work: Pass, job: Job, part: ScorePart, batch: list[ImageRecord], prepared: PreparedBatch) -> None:
+def _score_batch(
+    work: Pass,
+    job: Job,
+    part: ScorePart,
+    batch: list[ImageRecord],
+    prepared: PreparedBatch,
+    processes: Processes,
+) -> None:
     """Score those pictures of a batch that one scorer has to see, and write the scores down."""
     places = prepared.rows.get(job.preparation, [])
     mine = [i for i, place in enumerate(places) if work.names[batch[place].file_name] in job.todo]
@@ -179,7 +200,8 @@ def _score_batch(work: Pass, job: Job, part: ScorePart, batch: list[ImageRecord]
         return
     records = [batch[places[i]] for i in mine]
     values = prepared.values[job.preparation]
-    scores = _forward(job.scorer, [record.prompt for record in records], [values[i] for i in mine], work.settings)
+    prompts = [record.prompt for record in records]
+    scores = _forward(job.scorer, prompts, [values[i] for i in mine], work.settings, processes.check)
     rows = []
     abstained = 0
     for record, score in zip(records, scores, strict=True):
@@ -197,7 +219,13 @@ def _score_batch(work: Pass, job: Job, part: ScorePart, batch: list[ImageRecord]
         part.add_pictures({}, {}, {f"pictures that {job.scorer.name} gave no score": abstained})
 
 
-def _forward(scorer: RewardModel, prompts: list[str], values: list[Any], settings: dict[str, Any]) -> list[float]:
+def _forward(
+    scorer: RewardModel,
+    prompts: list[str],
+    values: list[Any],
+    settings: dict[str, Any],
+    between: Callable[[], object],
+) -> list[float]:
     """Score prepared pictures, at most `scorer.batch_size` at a time where it has one."""
     size = min(len(values), int(getattr(scorer, "batch_size", len(values))))
     number_format = AUTOCAST[settings["autocast"]]
@@ -209,6 +237,7 @@ def _forward(scorer: RewardModel, prompts: list[str], values: list[Any], setting
     scores: list[float] = []
     with torch.no_grad(), autocast:
         for start in range(0, len(values), size):
+            between()
             texts, some = prompts[start : start + size], values[start : start + size]
             if isinstance(scorer, Prepares):
                 scores += scorer.score_prepared(texts, some).tolist()

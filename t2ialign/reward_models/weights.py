@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2ialign.errors import ModelError
+from t2ialign.problems import short
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +121,19 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def check_finite(module: torch.nn.Module, name: str) -> None:
+    """Refuse a model with weights that are not finite: its scores would not be numbers.
+
+    Raises:
+        ModelError: Naming the first such weight.
+    """
+    import torch
+
+    for weight, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(tensor.detach().abs().max()):
+            raise ModelError(f"{name}: the weight {weight} holds numbers that are not finite; fetch it again")
+
+
 def file_digest(path: Path) -> str:
     """Return a file's SHA-256, as `sha256sum` prints it."""
     with path.open("rb") as stream:
@@ -138,6 +152,5 @@ def state_digest(module: torch.nn.Module) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of an error's message, or its class where it has none; see `t2ialign.problems.short`."""
+    return short(error)

@@ -16,7 +16,7 @@ checkpoint keeps of its beginning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from t2ialign.engine.config import known
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
-from t2ialign.engine.task import StopRequested
+from t2ialign.engine.task import GivenUp, StopRequested
 from t2ialign.errors import ConfigError, DataError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import LossOutput
@@ -109,13 +109,19 @@ class DDPOTask(GuidedTask):
 
     def _draw(self, first: int) -> None:
         """Draw and score the pictures of the round that begins with a step, and work out their advantages."""
-        found = []
-        for step in range(first, first + known(self.config.updates_per_round, "updates_per_round")):
-            for micro in range(self._schedule.accumulation):
-                keys = self._schedule.batch(step, micro)
-                seed = self.config.seed
+        found: list[Rollout] = []
+        updates = known(self.config.updates_per_round, "updates_per_round")
+        places = [
+            (step, micro) for step in range(first, first + updates) for micro in range(self._schedule.accumulation)
+        ]
+        with suppress(GivenUp):
+            for place in places:
+                keys, seed = self._schedule.batch(*place), self.config.seed
                 examples = [self.examples.read(index, Draws(seed, n)) for n, index in keys]
                 found.append(self._roll(self.examples.collate(examples)))
+        # Processes are at different places when they hear of a stop; here they agree.
+        if gather(torch.tensor([len(found) < len(places)], device=self.model.device)).any():
+            raise GivenUp
         advantages = self._advantages(found).split([len(each.batch) for each in found])
         self._rollouts = {
             int(each.batch.numbers[0]): replace(each, advantages=own)
@@ -131,8 +137,9 @@ class DDPOTask(GuidedTask):
         noise = self.noise(batch, Stream.CHAIN, (count, *drawer.shape))
         told = drawer.condition(batch.prompts)
         with self._autocast():
-            states, probabilities = drawer.draw(self.policy(), start, told, noise)
-        scores = self.reward.of_pictures(batch.prompts, drawer.pictures(states[-1]))
+            states, probabilities = drawer.draw(self.policy(), start, told, noise, self.give_up_if_asked)
+        pictures = drawer.pictures(states[-1], self.give_up_if_asked)
+        scores = self.reward.of_pictures(batch.prompts, pictures)
         chosen = torch.stack([self._choose(draws) for draws in self.draws(batch)])
         return Rollout(batch, states.cpu(), probabilities.cpu(), chosen, told.to("cpu"), scores, scores)
 
@@ -204,7 +211,7 @@ class DDPOTask(GuidedTask):
     def state(self) -> dict[str, Tensor]:
         """Return the scores remembered, and within a round those and the weights of its beginning."""
         if self._next % self.config.steps_per_round == 0:
-            return {**super().state(), _STATISTICS: self.statistics.table}
+            return {**super().state(), _STATISTICS: self.statistics.table.clone()}
         begun = {_ROUND + name: value for name, value in self._begun.items()}
         return {**super().state(), _STATISTICS: self._remembered, **begun}
 

@@ -181,6 +181,11 @@ COMPATS: dict[str, dict[str, Any]] = {
 }
 """What published scripts do with pictures and captions where ours leaves a choice."""
 
+BUCKET_STEP = 64
+"""Sides of aspect-ratio buckets are multiples of it: SDXL's appendix I (arXiv 2307.01952), and usual for SD1.5 too."""
+MINI_BUCKET_STEP = 8
+"""That of mini-SD, whose square has an eighth of SD1.5's side."""
+
 RATE_PER_PAIR = 1e-8
 """Rate of full tuning for each pair of a step: `--learning_rate 1e-8 --scale_lr` in DiffusionDPO's launchers."""
 
@@ -218,6 +223,10 @@ def resolve(config: C, *, family: str, resolution: int, processes: int = 1, algo
     defaults = {**_ALWAYS, **own, "resolution": resolution, **COMPATS[compat]}
     defaults["beta"] = convert_beta(defaults["beta"], HALVED, beta_convention(compat))
     filled = _missing(config, defaults)
+    if getattr(config, "aspect_buckets", False):
+        step = MINI_BUCKET_STEP if family == "mini-sd" else BUCKET_STEP
+        batch = replace(config, **filled).batch_size
+        filled |= _missing(config, {"bucket_step": step, "bucket_group": batch})
     if config.learning_rate is None and "learning_rate" not in filled:
         filled["learning_rate"] = RATE_PER_PAIR * _pairs_per_step(replace(config, **filled), processes)
     lora = replace(config.lora, alpha=float(config.lora.rank)) if config.lora.alpha is None else config.lora

@@ -121,9 +121,8 @@ class PairTrainer(Trainer[C, PairDataset]):
 
     def load_data(self) -> PairDataset:
         """Open the pairs; ties stay for objectives that can use them."""
-        config = self.config
-        ties: Ties = "keep" if ENTRIES[config.objective].ties else "drop"
-        return load_pairs(config.pairs, split=config.split, revision=config.pairs_revision, ties=ties)
+        ties: Ties = "keep" if ENTRIES[self.config.objective].ties else "drop"
+        return load_pairs(self.config.pairs, ties=ties, **self.config.opening)
 
     def check_data(self, data: PairDataset) -> None:
         """Refuse pairs that lack what the objective or the curriculum needs."""

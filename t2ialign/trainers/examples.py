@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from t2ialign.data.columns import PICTURES
 from t2ialign.data.pairs import PairDataset
+from t2ialign.data.picture_sizes import picture_sizes
 from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.engine.randomness import Draws, Stream
+from t2ialign.errors import DataError
 from t2ialign.models.conditioning import Conditioning
-from t2ialign.trainers.pictures import Picture, prepare_picture
+from t2ialign.models.posterior import Posterior
+from t2ialign.trainers.buckets import Bucketing, assign
+from t2ialign.trainers.pictures import Cut, Picture, Size, prepare_picture
+
+View = tuple[tuple[float, float], bool]
+"""How a picture is looked at: where it is cut, vertically and horizontally, and whether it is mirrored."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,16 @@ class ExampleOptions:
 
     Attributes:
         resolution: Side of the pictures, pixels.
-        latent_shape: Of one picture, (channels, height, width).
+        latent_shape: Of one such picture, (channels, height, width).
         timesteps: Number of noise levels; they are drawn uniformly from all of them.
         crop: "center" or "random".
+        crop_positions: Of how many places a random cut is one; 0 for any place.
         flip: "none", "joint" or "independent".
+        posterior: "sample" of what the VAE sees in a picture, or its "mean".
         caption_dropout: Chance of the empty caption.
         time_ids: None, or for SDXL "real", "fixed" or "shared".
+        buckets: Sizes in place of the square, or None; each entry's pictures are brought to the one that suits it.
+        bucket_group: How many examples in a row are of one size; None for a batch.
     """
 
     resolution: int
@@ -46,29 +59,28 @@ class ExampleOptions:
     flip: str = "none"
     caption_dropout: float = 0.0
     time_ids: str | None = None
+    buckets: tuple[Size, ...] | None = None
+    bucket_group: int | None = None
+    crop_positions: int = 0
+    posterior: str = "sample"
 
 
-@dataclass(frozen=True)
-class LatentCache:
-    """Encoded pictures of a set of N examples of S sides, chosen side first.
+class EncodedPictures(Protocol):
+    """Pictures that were encoded once."""
 
-    Attributes:
-        mean: Of the posterior, scaled, `[N, S, C, h, w]`.
-        std: Of the posterior, scaled, the same shape.
-        time_ids: For SDXL `[N, S, 6]`, else None.
-    """
+    @property
+    def bad(self) -> Mapping[int, str]:
+        """What is wrong with the entries that could not be read, by their number."""
 
-    mean: Tensor
-    std: Tensor
-    time_ids: Tensor | None = None
+    def read(self, index: int, views: Sequence[View], target: Size) -> tuple[Posterior, tuple[Cut, ...]]:
+        """Return the posterior of an entry's sides, `[S, C, h, w]`, each seen in one way, and how they were cut."""
 
 
-@dataclass(frozen=True)
-class TextCache:
-    """Encoded captions: the rows of `conditioning`, by caption."""
+class EncodedCaptions(Protocol):
+    """Captions that were encoded once."""
 
-    rows: dict[str, int]
-    conditioning: Conditioning
+    def read(self, captions: Sequence[str]) -> Conditioning:
+        """Return a row for each caption."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ class Batch:
         timesteps: `[B]` int64.
         noise: `[B, C, h, w]`.
         prompts: S B captions, those dropped being empty.
+        entries: Number of each entry, `[B]` int64.
         latents: `[S B, C, h, w]`, or None where pictures are encoded in the step.
         pixels: `[S B, 3, R, R]` in [-1, 1], or None.
         posterior: Unit noise of the VAE's posterior, `[S B, C, h, w]`, with `pixels`.
@@ -116,6 +129,7 @@ class Batch:
     timesteps: Tensor
     noise: Tensor
     prompts: list[str]
+    entries: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     latents: Tensor | None = None
     pixels: Tensor | None = None
     posterior: Tensor | None = None
@@ -195,9 +209,32 @@ class PictureExamples(ABC):
         self.options = options
         self.facts = dict(facts or {})
         self.stages = stages
-        self.latents: LatentCache | None = None
-        self.texts: TextCache | None = None
+        self.latents: EncodedPictures | None = None
+        self.texts: EncodedCaptions | None = None
         self.users: Users | None = None
+
+    @cached_property
+    def blocks(self) -> Sequence[NDArray[np.int64]] | None:
+        """Entries of each block of a streamed set, or None."""
+        return self.data.blocks
+
+    @cached_property
+    def bucketing(self) -> Bucketing | None:
+        """Which entry is in which bucket, by the sizes of its pictures; None where all are squares."""
+        options = self.options
+        if options.buckets is None:
+            return None
+        return assign(picture_sizes(self.data), options.buckets, options.resolution)
+
+    @property
+    def buckets(self) -> NDArray[np.int64] | None:
+        """The bucket of each entry, or None where all are squares."""
+        return None if self.bucketing is None else self.bucketing.of
+
+    @property
+    def bucket_group(self) -> int | None:
+        """How many examples in a row are of one bucket; None for a batch."""
+        return self.options.bucket_group
 
     @property
     @abstractmethod
@@ -220,50 +257,91 @@ class PictureExamples(ABC):
     def images(self, index: int) -> tuple[Image.Image, ...]:
         """Return the decoded pictures of an entry, one a side."""
 
+    @abstractmethod
+    def encoded(self, index: int) -> tuple[bytes, ...]:
+        """Return the pictures of an entry as their files hold them, one a side."""
+
+    @abstractmethod
+    def where(self, index: int, side: int) -> str:
+        """Return what to call a picture in a message: its set, row and column."""
+
     def all_captions(self) -> list[str]:
         """Return every different caption that an example may have, sorted; the empty one if captions are dropped."""
         found = {caption for index in range(len(self)) for caption in self.captions(index)}
         return sorted(found | ({""} if self.options.caption_dropout else set()))
 
     def read(self, index: int, draws: Draws) -> Example:
-        """Return entry `index` with the draws of one training example."""
+        """Return entry `index` with the draws of one training example.
+
+        Raises:
+            DataError: if its pictures can not be read, or could not when the cache was filled.
+        """
         options = self.options
+        if self.latents is not None and index in self.latents.bad:
+            raise DataError(self.latents.bad[index])
+        shape = self.latent_shape(index)
         dropped = draws.chance(Stream.CAPTION, options.caption_dropout)
         example = Example(
             index=index,
             timestep=draws.integer(Stream.TIMESTEP, options.timesteps),
-            noise=draws.normal(Stream.NOISE, options.latent_shape),
+            noise=draws.normal(Stream.NOISE, shape),
             prompts=("",) * self.sides if dropped else self.captions(index),
             user=None if self.users is None else self.users.read(index, draws),
         )
         streams = (Stream.POSTERIOR_CHOSEN, Stream.POSTERIOR_REJECTED)[: self.sides]
-        posterior = torch.stack([draws.normal(stream, options.latent_shape) for stream in streams])
+        sampled = options.posterior == "sample"
+        posterior = torch.stack([draws.normal(stream, shape) for stream in streams]) if sampled else None
         if self.latents is not None:
-            cache = self.latents
-            latents = torch.addcmul(cache.mean[index], cache.std[index], posterior)
-            time_ids = None if cache.time_ids is None else cache.time_ids[index]
-            return replace(example, latents=latents, time_ids=time_ids)
+            found, cuts = self.latents.read(index, self.views(draws), self.target(index))
+            return replace(example, latents=found.latents(posterior), time_ids=self.time_ids(cuts))
         pictures = self.pictures(index, draws)
         pixels = torch.stack([picture.pixels for picture in pictures])
-        return replace(example, pixels=pixels, posterior=posterior, time_ids=self.time_ids(pictures))
+        time_ids = self.time_ids([picture.cut for picture in pictures])
+        return replace(example, pixels=pixels, posterior=posterior, time_ids=time_ids)
+
+    def target(self, index: int) -> Size:
+        """Return the training size of an entry's pictures, of all of its sides."""
+        side = self.options.resolution
+        return (side, side) if self.bucketing is None else self.bucketing.size(index)
+
+    def latent_shape(self, index: int) -> tuple[int, int, int]:
+        """Return the shape of an entry's latents, (channels, height, width)."""
+        channels, rows, _ = self.options.latent_shape
+        factor = self.options.resolution // rows
+        height, width = self.target(index)
+        return channels, height // factor, width // factor
 
     def pictures(self, index: int, draws: Draws | None = None) -> tuple[Picture, ...]:
         """Return the pictures of an entry, resized, cut and mirrored; without draws, cut in the middle."""
-        images = self.images(index)
-        position, flips = (0.5, 0.5), [False] * len(images)
+        target = self.target(index)
+        return tuple(
+            prepare_picture(image, target, position=position, flip=flip)
+            for image, (position, flip) in zip(self.images(index), self.views(draws), strict=True)
+        )
+
+    def views(self, draws: Draws | None = None) -> list[View]:
+        """Return how each side of an entry is cut and mirrored; both are cut at the same relative place."""
+        position, flips = (0.5, 0.5), [False] * self.sides
         if draws is not None and self.options.crop == "random":
             vertical, horizontal = draws.uniform(Stream.CROP, 2)
             position = (vertical, horizontal)
+            if count := self.options.crop_positions:
+                position = _positions(count)[int(vertical * count)]
         if draws is not None and self.options.flip != "none":
             streams = (Stream.FLIP_CHOSEN, Stream.FLIP_REJECTED)
             alone = self.options.flip == "independent"
-            flips = [draws.chance(streams[side if alone else 0], 0.5) for side in range(len(images))]
-        return tuple(
-            prepare_picture(image, self.options.resolution, position=position, flip=flip)
-            for image, flip in zip(images, flips, strict=True)
-        )
+            flips = [draws.chance(streams[side if alone else 0], 0.5) for side in range(self.sides)]
+        return [(position, flip) for flip in flips]
 
-    def time_ids(self, pictures: tuple[Picture, ...]) -> Tensor | None:
+    def all_views(self) -> list[View] | None:
+        """Return every way in which a picture may be cut and mirrored; None where there is no end of them."""
+        options = self.options
+        if options.crop == "random" and not options.crop_positions:
+            return None
+        places = _positions(options.crop_positions) if options.crop == "random" else [(0.5, 0.5)]
+        return [(place, flip) for place in places for flip in ((False,) if options.flip == "none" else (False, True))]
+
+    def time_ids(self, cuts: Sequence[Cut]) -> Tensor | None:
         """Return SDXL's size ids of an entry's pictures, `[S, 6]`: original size, cut, target size; else None.
 
         "fixed" gives every picture the ids of an uncut one of the training size, as DiffusionDPO's train.py:1078-1085;
@@ -272,24 +350,21 @@ class PictureExamples(ABC):
         """
         if self.options.time_ids is None:
             return None
-        side = self.options.resolution
         if self.options.time_ids == "fixed":
-            return torch.tensor([[side, side, 0, 0, side, side]] * len(pictures), dtype=torch.float32)
-        told = [pictures[0]] * len(pictures) if self.options.time_ids == "shared" else pictures
-        return torch.tensor([[*each.original_size, *each.crop, side, side] for each in told], dtype=torch.float32)
+            return torch.tensor([[*cut.target, 0, 0, *cut.target] for cut in cuts], dtype=torch.float32)
+        told = [cuts[0]] * len(cuts) if self.options.time_ids == "shared" else cuts
+        return torch.tensor([[*cut.original_size, *cut.crop, *cut.target] for cut in told], dtype=torch.float32)
 
     def collate(self, examples: list[Example]) -> Batch:
         """Put B examples together, chosen sides first."""
         prompts = [example.prompts[side] for side in range(self.sides) for example in examples]
-        text = None
-        if self.texts is not None:
-            rows = torch.tensor([self.texts.rows[prompt] for prompt in prompts])
-            text = self.texts.conditioning.index(rows)
+        text = None if self.texts is None else self.texts.read(prompts)
         entries = torch.tensor([example.index for example in examples])
         return Batch(
             timesteps=torch.tensor([example.timestep for example in examples]),
             noise=torch.stack([example.noise for example in examples]),
             prompts=prompts,
+            entries=entries,
             latents=_stacked(examples, "latents"),
             pixels=_stacked(examples, "pixels"),
             posterior=_stacked(examples, "posterior"),
@@ -340,6 +415,15 @@ class PairExamples(PictureExamples):
         pair = self.pairs[index]
         return pair.chosen, pair.rejected
 
+    def encoded(self, index: int) -> tuple[bytes, bytes]:
+        """Return the files of the chosen and of the rejected picture."""
+        chosen, rejected = (self.pairs.encoded(index, side) for side in PICTURES)
+        return chosen, rejected
+
+    def where(self, index: int, side: int) -> str:
+        """Return the set, the row and the side."""
+        return f"{self.pairs.name} row {self.pairs.row(index)}, {PICTURES[side]}"
+
 
 class SingleExamples(PictureExamples):
     """The examples of a set of single pictures with labels.
@@ -368,6 +452,20 @@ class SingleExamples(PictureExamples):
     def images(self, index: int) -> tuple[Image.Image]:
         """Return the picture."""
         return (self.singles[index].image,)
+
+    def encoded(self, index: int) -> tuple[bytes]:
+        """Return the picture's file."""
+        return (self.singles.encoded(index),)
+
+    def where(self, index: int, side: int) -> str:
+        """Return the set and the row."""
+        return f"{self.singles.name} row {self.singles.row(index)}"
+
+
+def _positions(count: int) -> list[tuple[float, float]]:
+    """Return places of a cut, from one end of the room to the other; a single one is the middle."""
+    places = [0.5] if count == 1 else [number / (count - 1) for number in range(count)]
+    return [(place, place) for place in places]
 
 
 def _user(example: Example) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from t2ialign.engine.config import known
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.randomness import Draws, Stream
-from t2ialign.engine.task import StopRequested
+from t2ialign.engine.task import GivenUp, StopRequested
 from t2ialign.errors import ConfigError, DataError
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.models.diffusion import DiffusionModel
@@ -33,8 +33,8 @@ from t2ialign.trainers.watching import Watch
 G = TypeVar("G", bound=GuidedConfig)
 T = TypeVar("T", bound="GuidedTask")
 
-_FIRST = "watch"
-"""Name of the watch's first scores in the task's state."""
+_FIRST, _WARNED = "watch", "watch.over_optimised_at"
+"""Names in the task's state: the watch's first scores, and the steps at which it warned."""
 
 
 class GuidedTask(ModelTask):
@@ -68,6 +68,7 @@ class GuidedTask(ModelTask):
         autocast: Autocast = nullcontext,
     ) -> None:
         self.reward, self._guided, self._examples = reward, config, examples
+        self._stop: StopRequested = bool
         # With a LoRA the reference costs nothing, and the watch takes its distance to it.
         super().__init__(model, config.reference_weight > 0 or config.method == "lora", config, autocast)
         steps, scale = known(config.num_inference_steps, "num_inference_steps"), config.guidance_scale
@@ -81,13 +82,24 @@ class GuidedTask(ModelTask):
             self.watch = Watch(plain, prompts, config.seed, reward, watch, size)
 
     @property
+    def whole_only(self) -> str | None:
+        """How often the UNet is called is drawn, process by process."""
+        return "each process draws its own number of steps through the model"
+
+    @property
     def examples(self) -> PromptExamples:
         """The prompts."""
         return self._examples
 
     def setup(self, device: torch.device, schedule: Schedule, stop: StopRequested) -> None:
-        """Count the prompts that are cut."""
+        """Count the prompts that are cut, and keep whom to ask about a stop."""
+        self._stop = stop
         self.count_captions(self.examples.prompts)
+
+    def give_up_if_asked(self) -> None:
+        """Raise GivenUp if this process, or one it has heard of, was asked to stop."""
+        if self._stop():
+            raise GivenUp
 
     def first_prompts(self) -> list[str]:
         """Return the first prompts."""
@@ -127,16 +139,26 @@ class GuidedTask(ModelTask):
         """Score the watched prompts; see `Watch`."""
         assert self.watch is not None
         reference = None if self.reference is None else self._cast(self.reference.predict)
-        figures = self.watch.measure(step, self._cast(self.policy()), reference)
-        found = self.notes.setdefault("watched", {"prompts": len(self.watch.prompts), "first": None})
-        found["first"] = found["first"] or {"step": step, **figures}
-        found["last"] = {"step": step, **figures}
-        found |= {"change": dict(self.watch.changes), "over_optimised_at": list(self.watch.warned)}
+        figures = self.watch.measure(step, self._cast(self.policy()), reference, self.give_up_if_asked)
+        self.notes["watched"] = {
+            "prompts": len(self.watch.prompts),
+            "first": {"step": 0, **self.watch.before(reference is not None)},
+            "last": {"step": step, **figures},
+            "change": dict(self.watch.changes),
+            "over_optimised_at": list(self.watch.warned),
+        }
         return figures
 
+    def trace(self, n: int, index: int) -> Mapping[str, Any]:
+        """Return number and prompt of a picture."""
+        number = self.examples.number(n)
+        return {"picture": number, "prompt": self.examples.prompts[self.examples.entry(self._guided.seed, number)]}
+
     def state(self) -> dict[str, Tensor]:
-        """Return the watch's first scores."""
-        return {} if self.watch is None or self.watch.first is None else {_FIRST: self.watch.first}
+        """Return the watch's first scores, and when it warned."""
+        if self.watch is None or self.watch.first is None:
+            return {}
+        return {_FIRST: self.watch.first, _WARNED: torch.tensor(self.watch.warned, dtype=torch.int64)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state.
@@ -149,7 +171,7 @@ class GuidedTask(ModelTask):
             return
         if tuple(first.shape) != (2, len(self.watch.prompts)):
             raise DataError(f"the checkpoint watched {first.shape[1]} prompts, this run {len(self.watch.prompts)}")
-        self.watch.first = first
+        self.watch.first, self.watch.warned = first, state.get(_WARNED, torch.zeros(0)).long().tolist()
 
 
 class GuidedTrainer(ModelTrainer[G, T], Generic[G, T]):

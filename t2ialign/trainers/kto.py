@@ -28,7 +28,7 @@ class KTOTrainer(UnpairedTrainer[KTOConfig]):
 
     def load_data(self) -> UnpairedDataset:
         """Open the pictures."""
-        return load_unpaired(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
+        return load_unpaired(self.config.pairs, **self.config.opening)
 
     def check_data(self, data: UnpairedDataset) -> None:
         """Refuse labels that are all the same."""

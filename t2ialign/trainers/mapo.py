@@ -27,7 +27,7 @@ class MaPOTrainer(Trainer[MaPOConfig, PairDataset]):
 
     def load_data(self) -> PairDataset:
         """Open the pairs."""
-        return load_pairs(self.config.pairs, split=self.config.split, revision=self.config.pairs_revision)
+        return load_pairs(self.config.pairs, **self.config.opening)
 
     def build(self, model: DiffusionModel, data: PairDataset, autocast: Autocast) -> PreferenceTask:
         """Put model, pairs and the odds score together."""

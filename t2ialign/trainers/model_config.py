@@ -6,6 +6,7 @@ Law of this file: it imports nothing heavy, because the command line reads it at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from t2ialign.config import REQUIRED, option
@@ -13,6 +14,7 @@ from t2ialign.engine.config import TrainConfig
 from t2ialign.errors import ConfigError
 
 ATTENTIONS = ("auto", "sdpa", "xformers")
+VAE_TYPES = ("auto", "float32")
 
 
 @dataclass(kw_only=True)
@@ -51,6 +53,17 @@ class ModelConfig(TrainConfig):
     gradient_checkpointing: bool | None = option(
         None, "Recompute activations in the backward pass: less memory, more time. Default: by model family."
     )
+    vae_dtype: str = option(
+        "auto",
+        "Number format of the VAE. auto is that of frozen weights, but float32 where its configuration asks for it.",
+        choices=VAE_TYPES,
+    )
+    channels_last: bool = option(
+        False, "Channels-last layout of the UNet's convolutions: faster in half precision on recent GPUs."
+    )
+    compile: bool = option(
+        False, "Compile the UNet (torch.compile): minutes before the first step, then faster ones."
+    )
     resolution: int | None = option(None, "Side of the training pictures, pixels. Default: the model's own.")
     sample_prompts: tuple[str, ...] = option(
         (),
@@ -58,7 +71,10 @@ class ModelConfig(TrainConfig):
         separator=None,
     )
     push_to_hub: str | None = option(None, "Repository id to push final/ to; the token comes from the environment.")
-    estimate: bool = option(False, "Measure parameters, memory and time on a dry step, and write nothing.")
+    estimate: bool = option(
+        False, "Measure parameters, memory and time on a dry step, show them, and write nothing into output_dir."
+    )
+    estimate_file: Path | None = option(None, "With --estimate: also write it to this JSON file.")
 
     @property
     def official(self) -> str:
@@ -77,3 +93,4 @@ class ModelConfig(TrainConfig):
             raise ConfigError(f"resolution is {self.resolution}; it must be a positive multiple of 8")
         self._check_choice("method", self.METHODS)
         self._check_choice("attention", ATTENTIONS)
+        self._check_choice("vae_dtype", VAE_TYPES)

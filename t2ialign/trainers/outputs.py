@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from t2ialign.config import to_dict
-from t2ialign.engine.task import StopRequested
+from t2ialign.engine.task import GivenUp, StopRequested
 from t2ialign.models.diffusion import DiffusionModel
+from t2ialign.models.memory import all_here
 from t2ialign.trainers.model_config import ModelConfig
 
 COLUMNS = 4
@@ -83,12 +84,17 @@ def write_samples(
     from t2ialign.generation.sampler import generate_images
     from t2ialign.generation.seeds import image_seed
 
-    seeds = [image_seed(seed, f"sample-{number}", 0) for number in range(len(prompts))]
-    pictures = []
-    for picture in generate_images(model, prompts, seeds, batch_size=COLUMNS, users=users):
+    def give_up_if_asked() -> None:
         if stop():
-            return
-        pictures.append(picture)
+            raise GivenUp
+
+    seeds = [image_seed(seed, f"sample-{number}", 0) for number in range(len(prompts))]
+    try:
+        drawn = generate_images(model, prompts, seeds, batch_size=COLUMNS, users=users, between=give_up_if_asked)
+        with all_here(model):
+            pictures = list(drawn)
+    except GivenUp:
+        return
     aside = file.with_name(f".{file.name}")
     sheet(pictures).save(aside, format="PNG")
     aside.replace(file)

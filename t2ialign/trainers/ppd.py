@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.config import known
+from t2ialign.engine.launch import Launch
 from t2ialign.engine.randomness import Draws, Stream
 from t2ialign.engine.task import StopRequested
 from t2ialign.models.conditioning import Conditioning
@@ -175,10 +175,11 @@ class PPDTrainer(PairTrainer[PPDConfig]):
             one = embed_users(pairs, extractor, settings, users=list(chosen.rows)[:1], spare=1)
             return dict.fromkeys(chosen.rows, *one.values())
         folder = Path(config.output_dir) / USERS if config.users is None else config.users
-        state = PartialState()
-        with state.main_process_first():
-            progress = state.is_main_process
-            return embed_into(folder, pairs, extractor, settings, spare=1, any_shots=True, progress=progress)
+        with Launch() as launch, launch.first_goes_first():
+            first = launch.rank == 0
+            return embed_into(
+                folder, pairs, extractor, settings, spare=1, any_shots=True, progress=first, between=launch.check
+            )
 
 
 def train(config: PPDConfig) -> dict[str, Any]:

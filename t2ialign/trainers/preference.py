@@ -19,6 +19,9 @@ from t2ialign.trainers.examples import Batch, PairExamples
 from t2ialign.trainers.preference_config import PreferenceConfig
 from t2ialign.trainers.task import Autocast, DiffusionTask, SideErrors, example_options
 
+_OBJECTIVE = "objective"
+"""Name of the objective's state in the task's."""
+
 
 class PreferenceTask(DiffusionTask):
     """A model and preference pairs as a task of the engine.
@@ -85,8 +88,8 @@ class PreferenceTask(DiffusionTask):
         self._state = self._next if self._next is not None else self._state
 
     def state(self) -> dict[str, Tensor]:
-        """Return the objective's state."""
-        return {} if self._state is None else {"objective": self._state}
+        """Return the objective's state, beside what every task has."""
+        return super().state() | ({} if self._state is None else {_OBJECTIVE: self._state})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state.
@@ -94,10 +97,12 @@ class PreferenceTask(DiffusionTask):
         Raises:
             DataError: if it is that of another objective.
         """
-        known = {name: tuple(tensor.shape) for name, tensor in self.state().items()}
-        if {name: tuple(tensor.shape) for name, tensor in state.items()} != known:
+        kept = state.get(_OBJECTIVE)
+        shapes = [None if each is None else tuple(each.shape) for each in (kept, self._state)]
+        if shapes[0] != shapes[1]:
             raise DataError("the checkpoint's state of the objective does not fit; resume with the pairs it began on")
-        self._state = state.get("objective")
+        super().load_state(state)
+        self._state = kept
 
 
 def _pairwise(errors: SideErrors) -> Errors:

@@ -102,6 +102,9 @@ class PromptExamples:
 
     name = "pictures"
     stages: Sequence[NDArray[np.int64]] | None = None
+    blocks: Sequence[NDArray[np.int64]] | None = None
+    buckets: NDArray[np.int64] | None = None
+    bucket_group: int | None = None
 
     def __init__(
         self,
@@ -135,11 +138,15 @@ class PromptExamples:
         rounds, rest = divmod(n, self._block * self._visits)
         return rounds * self._block + rest % self._block
 
+    def entry(self, seed: int, number: int) -> int:
+        """Return the number of the prompt of a picture."""
+        epoch, place = divmod(number // self.group, len(self.prompts))
+        return int(epoch_order(seed, epoch, len(self.prompts))[place])
+
     def read(self, index: int, draws: Draws) -> tuple[int, int, Example | None]:
         """Return number and prompt of a picture, and one to train on beside."""
         number = self.number(draws.n)
-        epoch, place = divmod(number // self.group, len(self.prompts))
-        entry = int(epoch_order(draws.seed, epoch, len(self.prompts))[place])
+        entry = self.entry(draws.seed, number)
         if self.singles is None:
             return number, entry, None
         epoch, place = divmod(number, len(self.singles))

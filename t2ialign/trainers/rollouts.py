@@ -25,6 +25,10 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """Noisy latents, timesteps and conditioning to the UNet's output, as `DiffusionModel.predict` has it."""
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """The steps from noise to a picture.
@@ -164,7 +168,12 @@ class Drawer:
 
     @torch.no_grad()
     def draw(
-        self, predict: Predict, start: Tensor, told: Conditioning, noise: Tensor | None = None
+        self,
+        predict: Predict,
+        start: Tensor,
+        told: Conditioning,
+        noise: Tensor | None = None,
+        between: Callable[[], object] = nothing,
     ) -> tuple[Tensor, Tensor]:
         """Draw, and return every state, `[T + 1, B, C, h, w]`, and the log-probability of each step, `[T, B]`.
 
@@ -174,9 +183,11 @@ class Drawer:
             told: From `condition`.
             noise: Of each step, `[B, T, C, h, w]`, where the chain has eta above 0; without it, log-probabilities are
                 left out (`[0]`).
+            between: Called before each step; what it raises ends the drawing.
         """
         found, probabilities = [start], []
         for number in range(len(self.chain)):
+            between()
             steps = torch.full((len(start),), number)
             following = mean = self.step(predict, found[-1], steps, told)
             if noise is not None:
@@ -194,8 +205,12 @@ class Drawer:
         decoded: Tensor = vae.decode(plain.to(vae.dtype), return_dict=False)[0]
         return decoded.float() / 2 + 0.5
 
-    def pictures(self, latents: Tensor) -> list[Any]:
-        """Decode latents to Pillow pictures, as `t2ialign generate` does."""
+    def pictures(self, latents: Tensor, between: Callable[[], object] = nothing) -> list[Any]:
+        """Decode latents to Pillow pictures, as `t2ialign generate` does; `between` is called before each."""
         from t2ialign.generation.sampler import decode
 
-        return [decode(self.model.pipeline, latents[row : row + 1]) for row in range(len(latents))]
+        found = []
+        for row in range(len(latents)):
+            between()
+            found.append(decode(self.model.pipeline, latents[row : row + 1]))
+        return found

@@ -26,8 +26,7 @@ class SFTTrainer(UnpairedTrainer[SFTConfig]):
 
     def load_data(self) -> UnpairedDataset:
         """Open the pictures; where they have no labels, all of them are wanted."""
-        config = self.config
-        return load_unpaired(config.pairs, split=config.split, revision=config.pairs_revision, label=True)
+        return load_unpaired(self.config.pairs, label=True, **self.config.opening)
 
     def check_data(self, data: UnpairedDataset) -> None:
         """Refuse a set in which no picture is wanted."""

@@ -4,11 +4,16 @@ Keys of `output_dir/report.json`:
 
     algorithm, status ("done" or "stopped"), signal
     steps, resumed_from, skipped_steps
+    bad_pairs {count, share, which}   what could not be read and was left out (--on_bad_pair drop)
     seconds                        of this part of the run, everything included
     pairs_per_second               of its steps, over all processes; pictures_per_second for single pictures
     peak_memory_bytes              of the accelerator, null on a CPU
-    model {name, family, prediction_type, parameters, trainable_parameters}
+    model {name, revision, family, prediction_type, parameters, trainable_parameters}   revision: on the hub, as it was
+                                   asked for, else the commit that was loaded
     pairs {name, count, fingerprint, dropped, notices}   of single pictures too
+    pairs.streamed {shards, row_groups, bytes, commit}   null where the set was opened whole (docs/streaming.md)
+    buckets                        with --aspect_buckets: `trainers.buckets.Bucketing.report`
+    error_rise {last, highest, limit, warned_at}   how far both errors rose (docs/resume.md); not of refl and ddpo
     captions, captions_cut         different captions, and those longer than the text encoder takes
     cached {latents, text}         what was encoded once
     processes, mixed_precision, device
@@ -24,17 +29,19 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 
+from t2ialign.config import redacted
 from t2ialign.data.pairs import PairDataset
 from t2ialign.data.unpaired import UnpairedDataset
+from t2ialign.engine.launch import Launch
 from t2ialign.engine.loop import FitResult, fit
-from t2ialign.engine.processes import make_accelerator, weight_dtype
+from t2ialign.engine.processes import autocast_of, make_accelerator, weight_dtype
 from t2ialign.engine.resume import check_output
 from t2ialign.errors import ConfigError
 from t2ialign.models.diffusion import DiffusionModel
@@ -86,16 +93,22 @@ class ModelTrainer(ABC, Generic[M, K]):
 
         Raises:
             T2IAlignError: whatever a user can mend: options, pairs, model, folder, steps that are not finite.
+            Stopped: where a signal asks for it before the first step, and nothing is there to be reported.
         """
         if self.config.estimate:
-            return self.estimate()
+            estimated = self.estimate()
+            if self.config.estimate_file is not None:
+                self.config.estimate_file.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.config.estimate_file, estimated)
+            return estimated
         check_output(Path(self.config.output_dir), self.config.resume, self.prepared)
         accelerator = make_accelerator(self.config)
-        task = self._prepare(accelerator)
-        result = fit(task, self.config, accelerator)
-        report = self._report(task, accelerator, result)
-        if accelerator.is_main_process:
-            self._publish(report)
+        with Launch():
+            task = self._prepare(accelerator)
+            result = fit(task, self.config, accelerator)
+            report = self._report(task, accelerator, result)
+            if accelerator.is_main_process:
+                self._publish(report)
         return report
 
     def _publish(self, report: dict[str, Any]) -> None:
@@ -139,8 +152,7 @@ class ModelTrainer(ABC, Generic[M, K]):
         """Load the model, unless one was given, and bring its parts to the device."""
         from t2ialign.models.loading import load_model
 
-        small = weight_dtype(accelerator)
-        kept = torch.float32 if self.config.method == "full" else small
+        kept = torch.float32 if self.config.method == "full" else weight_dtype(accelerator)
         model = self.model
         if model is None:
             model = load_model(
@@ -150,10 +162,7 @@ class ModelTrainer(ABC, Generic[M, K]):
                 revision=self.config.revision,
                 attention=self.config.attention,
             )
-        for part in (*model.text_encoders, model.vae):
-            part.to(accelerator.device)
-            if part.dtype != small:
-                part.to(small)
+        place_encoders(model, self.config, accelerator)
         model.unet.to(accelerator.device)
         return model
 
@@ -171,6 +180,7 @@ class ModelTrainer(ABC, Generic[M, K]):
             f"{task.examples.name}_per_second": per_second,
             "model": {
                 "name": self.config.model,
+                "revision": model.revision,
                 "family": model.family,
                 "prediction_type": model.prediction_type,
                 **count_parameters(task),
@@ -213,10 +223,12 @@ class Trainer(ModelTrainer[C, DiffusionTask], Generic[C, D]):
     def make_task(self, accelerator: Accelerator) -> DiffusionTask:
         """Open the data, load the model and put them together."""
         self.pairs = self.load_data() if self.pairs is None else self.pairs
+        if (streamed := self.pairs.streamed) is not None and streamed["commit"] is not None:
+            self.config = replace(self.config, pairs_revision=streamed["commit"])  # the same one on resume
         self.check_data(self.pairs)
         model = self.load_model(accelerator)
         self.resolve(model, accelerator)
-        return self.build(model, self.pairs, accelerator.autocast)
+        return self.build(model, self.pairs, autocast_of(accelerator))
 
     def estimate(self) -> dict[str, Any]:
         """Measure parameters, memory and time on a dry step, and write nothing."""
@@ -235,9 +247,20 @@ class Trainer(ModelTrainer[C, DiffusionTask], Generic[C, D]):
                 "fingerprint": pairs.fingerprint,
                 "dropped": dict(pairs.dropped),
                 "notices": dict(pairs.notices),
+                "streamed": pairs.streamed,
             },
             "cached": {"latents": examples.latents is not None, "text": examples.texts is not None},
         }
+
+
+def place_encoders(model: DiffusionModel, config: ModelConfig, accelerator: Accelerator) -> None:
+    """Bring VAE and text encoders to the device, in the number format of frozen weights or the one asked for."""
+    small = weight_dtype(accelerator)
+    for part in (*model.text_encoders, model.vae):
+        wanted = torch.float32 if part is model.vae and config.vae_dtype == "float32" else small
+        part.to(accelerator.device)
+        if part.dtype != wanted:
+            part.to(wanted)
 
 
 def count_parameters(task: ModelTask) -> dict[str, int]:
@@ -247,8 +270,8 @@ def count_parameters(task: ModelTask) -> dict[str, int]:
     return {"parameters": sum(part.numel() for part in parameters), "trainable_parameters": trained}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file at once or not at all."""
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file at once or not at all, without secrets."""
     aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(redacted(value), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(aside, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
@@ -15,6 +16,7 @@ from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import KTO, BatchInfo, ErrorOf, LossOutput, Step, Supervised
 from t2ialign.trainers.examples import Batch, SingleExamples
 from t2ialign.trainers.preference_config import PreferenceConfig
+from t2ialign.trainers.rising import PICTURES, Side, pair_sides
 from t2ialign.trainers.task import Autocast, DiffusionTask, example_options
 from t2ialign.trainers.trainer import Trainer
 
@@ -53,6 +55,10 @@ class UnpairedTask(DiffusionTask):
         self.objective = objective
         examples = SingleExamples(pictures, example_options(model, config))
         super().__init__(model, examples, objective.needs_reference, config, autocast)
+
+    def watched_errors(self, reference: bool) -> Sequence[Side]:
+        """Return the errors of good and bad pictures, or where all are wanted their error."""
+        return pair_sides(reference) if isinstance(self.objective, KTO) else PICTURES
 
     @property
     def surveys(self) -> bool:

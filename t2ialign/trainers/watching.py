@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from t2ialign.models.conditioning import Conditioning
 from t2ialign.trainers.rewards import Reward
-from t2ialign.trainers.rollouts import Drawer, Predict
+from t2ialign.trainers.rollouts import Drawer, Predict, nothing
 
 logger = logging.getLogger(__name__)
 
@@ -60,40 +60,61 @@ class Watch:
                 reward.name,
             )
 
-    def measure(self, step: int, predict: Predict, reference: Predict | None) -> dict[str, float]:
+    def measure(
+        self, step: int, predict: Predict, reference: Predict | None, between: Callable[[], object] = nothing
+    ) -> dict[str, float]:
         """Draw and score, warn where the scores part, and return figures.
 
         Args:
             step: Optimizer steps done.
             predict: The policy.
             reference: The model as it was, where there is one.
+            between: Called before each step of drawing and each scoring; what it raises ends the measurement, and
+                leaves nothing of it.
         """
         scores, distances = [], []
         for start in range(0, len(self.prompts), self.batch_size):
             chosen = slice(start, start + self.batch_size)
-            found, distance = self._batch(self.prompts[chosen], self.seeds[chosen], predict, reference)
+            found, distance = self._batch(self.prompts[chosen], self.seeds[chosen], predict, reference, between)
             scores.append(found)
             distances.append(distance)
         table = torch.cat(scores, dim=1)
         self.first = table if self.first is None else self.first
         self._compare(step, table)
-        figures = {"watch_reward": table[0].nanmean().item()}
-        if self.other is not None:
-            figures["watch"] = table[1].nanmean().item()
+        figures = self._means(table)
         if reference is not None:
             figures["watch_divergence"] = torch.cat(distances).mean().item()
         return figures
 
+    def before(self, reference: bool) -> dict[str, float]:
+        """Return the figures of the first measurement, before training.
+
+        Args:
+            reference: Whether the distance to a reference is measured; it was 0.
+        """
+        assert self.first is not None
+        return self._means(self.first) | ({"watch_divergence": 0.0} if reference else {})
+
+    def _means(self, table: Tensor) -> dict[str, float]:
+        figures = {"watch_reward": table[0].nanmean().item()}
+        return figures if self.other is None else figures | {"watch": table[1].nanmean().item()}
+
     @torch.no_grad()
     def _batch(
-        self, prompts: list[str], seeds: list[int], predict: Predict, reference: Predict | None
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        predict: Predict,
+        reference: Predict | None,
+        between: Callable[[], object],
     ) -> tuple[Tensor, Tensor]:
         drawer, device = self.drawer, self.drawer.model.device
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         start = torch.stack([torch.randn(drawer.shape, generator=each) for each in generators]).to(device)
         told = drawer.condition(prompts)
-        states, _ = drawer.draw(predict, start, told)
-        pictures = drawer.pictures(states[-1])
+        states, _ = drawer.draw(predict, start, told, between=between)
+        pictures = drawer.pictures(states[-1], between)
+        between()
         rewards = self.reward.of_pictures(prompts, pictures)
         others = torch.full_like(rewards, math.nan)
         if self.other is not None:

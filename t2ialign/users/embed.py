@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from t2ialign.errors import DataError
+from t2ialign.errors import DataError, Stopped
 from t2ialign.users.files import UserEmbedding, load_user, save_user
 from t2ialign.users.shots import ShotChoice, ShotSettings, choose_shots, pair_id, user_rows
 
@@ -72,6 +72,7 @@ def embed_into(
     spare: int = 0,
     any_shots: bool = False,
     progress: bool = False,
+    between: Callable[[], object] | None = None,
 ) -> dict[str, UserEmbedding]:
     """Embed the users that have no file in a folder yet, and write a file for each as soon as it is made.
 
@@ -86,6 +87,7 @@ def embed_into(
         any_shots: Take files of the same extractor as they are, whatever their shots; otherwise a file must be of the
             shots that would be chosen now.
         progress: Show a progress bar.
+        between: Called before each embedding; what it raises ends the work, and files that are made stay.
 
     Returns:
         Embeddings by user, read and made, in the order of the set. With `any_shots`, users whose file is there are in
@@ -105,9 +107,13 @@ def embed_into(
     if not rows and not kept:
         raise choice.nobody(pairs.name)
     both = dict(kept)
-    for user, embedding in _embedded(pairs, extractor, rows, progress):
-        save_user(embedding, paths[user])
-        both[user] = embedding
+    try:
+        for user, embedding in _embedded(pairs, extractor, rows, progress, between):
+            save_user(embedding, paths[user])
+            both[user] = embedding
+    except Stopped as stop:
+        there = f"{len(both)} of {len(kept) + len(rows)} users have a file in {folder}"
+        raise Stopped(stop.number, f"{there}; the same command goes on") from None
     logger.info("%s: %d users embedded, %d were there", folder, len(rows), len(kept))
     return {user: both[user] for user in known if user in both}
 
@@ -120,6 +126,7 @@ def embed_one(
     *,
     user: str,
     anonymous: str | None = None,
+    between: Callable[[], object] | None = None,
 ) -> UserEmbedding:
     """Embed one user into a file; one that is there is kept if it is what would be made.
 
@@ -130,6 +137,7 @@ def embed_one(
         settings: How many shots, embeddings, and which pool.
         user: Whom.
         anonymous: The user of all pairs, where the set names no user at all.
+        between: As for `embed_into`.
 
     Raises:
         DataError: As `embed_users`; or if the file is another user's, of another extractor or of other shots.
@@ -142,7 +150,7 @@ def embed_one(
         return kept[user]
     if not choice.rows:
         raise choice.nobody(pairs.name)
-    embedding = dict(_embedded(pairs, extractor, choice.rows, progress=False))[user]
+    embedding = dict(_embedded(pairs, extractor, choice.rows, False, between))[user]
     save_user(embedding, paths[user])
     return embedding
 
@@ -161,17 +169,25 @@ def user_file(folder: Path | str, user_id: str) -> Path:
 
 
 def _embedded(
-    pairs: PairDataset, extractor: Extractor, rows: Mapping[str, tuple[tuple[int, ...], ...]], progress: bool
+    pairs: PairDataset,
+    extractor: Extractor,
+    rows: Mapping[str, tuple[tuple[int, ...], ...]],
+    progress: bool,
+    between: Callable[[], object] | None = None,
 ) -> Iterator[tuple[str, UserEmbedding]]:
     from tqdm import tqdm
 
     for user, sets in tqdm(rows.items(), desc="embedding users", unit="user", disable=None if progress else True):
         shots = {row: pairs[row] for row in sorted({row for each in sets for row in each})}
-        try:
-            tokens = torch.stack([extractor.extract([shots[row] for row in each]) for each in sets])
-        except DataError as error:
-            raise DataError(f"user {user!r} of {pairs.name}: {error}") from error
-        yield user, UserEmbedding(user, tokens, extractor.name, _ids(pairs, sets), _set_name(pairs.name))
+        found = []
+        for each in sets:
+            if between is not None:
+                between()
+            try:
+                found.append(extractor.extract([shots[row] for row in each]))
+            except DataError as error:
+                raise DataError(f"user {user!r} of {pairs.name}: {error}") from error
+        yield user, UserEmbedding(user, torch.stack(found), extractor.name, _ids(pairs, sets), _set_name(pairs.name))
 
 
 def _ids(pairs: PairDataset, sets: Iterable[tuple[int, ...]]) -> tuple[tuple[str, ...], ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from t2ialign.data.pairs import PreferencePair
 from t2ialign.errors import ConfigError, DataError, ModelError
-from t2ialign.problems import hub_problem, short
+from t2ialign.problems import hub_problem, loading_errors, short
 
 DEFAULT = "clip:mini-clip"
 KINDS = {
@@ -122,7 +122,7 @@ def loaded(what: str, checkpoint: str, load: Callable[[], Any]) -> Any:
     """
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+    except (*loading_errors(), AttributeError, TypeError) as error:
         if Path(checkpoint).expanduser().exists() or not isinstance(error, OSError):
             raise ModelError(f"{checkpoint} is no {what} with safetensors weights: {short(error)}") from error
         raise ModelError(hub_problem(checkpoint, None, error, kind=what)) from error

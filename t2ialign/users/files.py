@@ -105,5 +105,9 @@ def load_user(path: Path | str) -> UserEmbedding:
         shots = tuple(tuple(str(shot) for shot in shots) for shots in known["shots"])
         who, extractor, pairs = (str(known[name]) for name in ("user_id", "extractor", "pairs"))
         return UserEmbedding(who, tokens.float(), extractor, shots, pairs)
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}); make it again") from error

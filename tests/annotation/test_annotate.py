@@ -336,7 +336,8 @@ def test_a_picture_that_can_not_be_read_stops_it_or_is_a_counted_gap(tmp_path: P
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 sys.path[:0] = {paths!r}
 from t2ialign.cli.main import main
 sys.exit(main(sys.argv[1:]))
@@ -392,7 +393,7 @@ def test_killed_at_any_moment_it_pays_for_no_answer_that_it_got(tmp_path: Path) 
     assert len({line["key"] for line in lines}) == len(lines) == sum(each.usage["calls"] for each in got)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_it_cleanly_and_the_same_command_continues(tmp_path: Path, number: signal.Signals) -> None:
     path, out = mini_set(tmp_path / "set", prompts=12, pictures=2), tmp_path / "out"
     with RatingServer(Faults(delay=0.05)) as server:

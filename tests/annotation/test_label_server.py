@@ -16,7 +16,7 @@ import pytest
 from helpers.labels import image_set
 from t2ialign.annotation.label.options import LabelOptions
 from t2ialign.annotation.label.run import open_session
-from t2ialign.annotation.label.server import LONGEST_BODY, TOKEN, LabelServer
+from t2ialign.annotation.label.server import LONGEST_BODY, TOKEN, LabelServer, hosts_of
 from t2ialign.errors import ConfigError
 
 
@@ -71,6 +71,32 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield Client(server, tmp_path / "labels")
         server.shutdown()
         thread.join(20)
+
+
+def test_a_browser_leaves_the_port_of_http_out() -> None:
+    both = {"127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"}
+    assert hosts_of(80) == both
+    assert hosts_of(8080) == {"127.0.0.1:8080", "localhost:8080"}
+
+
+def test_on_port_80_the_page_is_found(tmp_path: Path) -> None:
+    options = LabelOptions(images=str(image_set(tmp_path / "set")), output_dir=tmp_path / "labels")
+    session, log = open_session(options)
+    with log:
+        try:
+            server = LabelServer(session, port=80)
+        except ConfigError:
+            pytest.skip("port 80 is not for this user")
+        with server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            client = Client(server, tmp_path / "labels")
+            for host in ("127.0.0.1", "localhost", "127.0.0.1:80"):
+                assert client.ask("GET", "/state", Host=host, Origin=f"http://{host}").code == 200
+            for host in ("evil.example", "evil.example:80", "127.0.0.1:8080", ""):
+                assert client.ask("GET", "/state", Host=host).code == 421
+            server.shutdown()
+            thread.join(20)
 
 
 def test_it_listens_on_the_loopback_alone(client: Client) -> None:

@@ -159,6 +159,8 @@ def test_export(run: Path, tmp_path: Path) -> None:
 def test_estimate_writes_nothing(place: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "estimated"
     words = ["train", "dpo", "--model", str(place / "tiny-sd15"), "--pairs", str(pairs), "--output_dir", str(target)]
-    assert main([*words, "--batch_size", "2", "--estimate"]) == 0
-    assert "memory_bytes" in capsys.readouterr().out
+    file = tmp_path / "estimate.json"
+    assert main([*words, "--batch_size", "2", "--estimate", "--estimate_file", str(file)]) == 0
+    assert "optimizer's state" in capsys.readouterr().out
     assert not target.exists()
+    assert {"memory_bytes", "seconds", "cached"} < set(json.loads(file.read_text()))

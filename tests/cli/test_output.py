@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign.cli import demo, info, score, train
+from t2ialign.cli import demo, estimate_table, info, score, train
 from t2ialign.cli.data_import import FORMATS
 from t2ialign.cli.main import main
 from t2ialign.cli.output import figures
@@ -22,7 +22,7 @@ def test_figures_align_and_skip_what_is_not_there() -> None:
     assert figures({}) == []
 
 
-def test_a_run_s_summary_takes_what_matters_and_an_estimate_s_everything() -> None:
+def test_a_run_s_summary_takes_what_matters() -> None:
     report = {
         "status": "done",
         "signal": None,
@@ -31,7 +31,35 @@ def test_a_run_s_summary_takes_what_matters_and_an_estimate_s_everything() -> No
         "last": {"loss": 0.5, "step": 5},
     }
     assert train.summary(report) == ["  status     done", "  steps      5", "  last.loss  0.5"]
-    assert train.summary({"memory_bytes": {"sum": 1024}, "peak_memory_bytes": None}) == ["  memory_bytes.sum  1,024"]
+
+
+def test_an_estimate_is_a_table() -> None:
+    report = {
+        "parameters": 1000,
+        "trainable_parameters": 25,
+        "trainable_share": 0.025,
+        "memory_bytes": {name: 2**20 * (number + 1) for number, name in enumerate(estimate_table._PARTS)},
+        "peak_memory_bytes": 3 * 2**30,
+        "seconds": {"batch": 0.5, "pictures": 0.25, "captions": 0.02, "step": 0.77, "caches": 300.0, "run": 9000.0},
+        "cached": {"latents": {"rows": 8000, "missing": 500, "bytes": 10**9}, "text": None},
+        "pairs_per_step": 64,
+        "pairs_per_second": 83.1,
+        "steps": 2000,
+        "epochs": 1.5,
+        "buckets": {"table": [{"height": 64, "width": 96, "entries": 30, "share": 0.25}]},
+        "device": "cuda",
+        "mixed_precision": "bf16",
+    }
+    shown = train.summary(report)
+    assert "  trained      25 (2.50 %)" in shown
+    assert "memory on cuda, mixed precision bf16" in shown
+    assert "  together                       9.0 MiB" in shown
+    assert "  measured peak              3,072.0 MiB" in shown
+    assert "  encoding its pictures  250 ms, once: 500 of 8,000 are missing, 1.000 GB in all" in shown
+    assert "  encoding its captions  20 ms, in every step" in shown
+    assert "  caches                 5.0 min" in shown
+    assert "  the run                2.5 h, 2,000 steps, 1.5 epochs, 83.1 pairs a second" in shown
+    assert "  64 x 96  30 (25.0%)" in shown
 
 
 def test_a_stopped_run_leaves_with_its_signal() -> None:

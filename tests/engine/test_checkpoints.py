@@ -11,7 +11,7 @@ import torch
 from t2ialign.engine import checkpoints
 from t2ialign.engine.checkpoints import (
     Checkpoint,
-    find_checkpoint,
+    open_checkpoint,
     list_checkpoints,
     read_checkpoint,
     remove_later,
@@ -86,8 +86,8 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints(
         patch.setattr(os if moment == "replace" else checkpoints, moment, killed)
         with pytest.raises(Killed):
             write_checkpoint(tmp_path / "checkpoints", example(2), keep=1)
-    newest = find_checkpoint(tmp_path, "latest")
-    assert read_checkpoint(newest).step == (2 if moment == "_prune" else 1)
+    path, newest = open_checkpoint(tmp_path, "latest")
+    assert newest.step == int(path.name[-6:]) == (2 if moment == "_prune" else 1)
     write_checkpoint(tmp_path / "checkpoints", example(3), keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
 
@@ -106,10 +106,10 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
     broken = write_checkpoint(tmp_path / "checkpoints", example(2))
     (broken / "manifest.json").unlink()
     assert list_checkpoints(tmp_path / "checkpoints") == []
-    with pytest.raises(DataError, match="no checkpoint to resume"):
-        find_checkpoint(tmp_path, "latest")
+    with pytest.raises(DataError, match="no whole checkpoint to resume from, 1 damaged"):
+        open_checkpoint(tmp_path, "latest")
     with pytest.raises(DataError, match="not a checkpoint"):
-        find_checkpoint(tmp_path, str(broken))
+        open_checkpoint(tmp_path, str(broken))
     assert read_checkpoint(write_checkpoint(tmp_path / "checkpoints", example(2))).step == 2
 
 

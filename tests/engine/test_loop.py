@@ -161,13 +161,34 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> Non
     assert last.state["average_updates"] == 5
 
 
-def test_too_many_such_steps_in_a_row_stop_the_run_with_a_dump(tmp_path: Path) -> None:
+def test_too_many_such_steps_in_a_row_stop_the_run_with_a_dump_that_repeats_it(tmp_path: Path) -> None:
+    output, options = tmp_path / "run", {"max_bad_steps": 2, "ema": True, "checkpoint_every": 0}
     task = ToyTask(poison=(1, 3, 4))
     with pytest.raises(T2IAlignError, match="2 steps in a row"):
-        run(task, toy_config(tmp_path / "run", max_bad_steps=2))
-    dump = json.loads((tmp_path / "run" / "not-finite-step-000005.json").read_text())
-    assert [entry["n"] for entry in dump["examples"]] == [16, 17, 18, 19]
+        run(task, toy_config(output, **options))
+    dump = output / "not-finite-step-000004"
+    told = json.loads((dump / "examples.json").read_text())
+    assert [step["step"] for step in told["steps"]] == [4, 5]
+    assert [entry["n"] for entry in told["steps"][1]["examples"]] == [16, 17, 18, 19]
+    seen = dict(task.examples.seen)
+    assert all(seen[entry["n"]] == entry["index"] for step in told["steps"] for entry in step["examples"])
     assert torch.isfinite(weights(task)).all()
+    kept = read_checkpoint(dump)
+    assert (kept.step, kept.state["skipped"], kept.state["skipped_in_a_row"]) == (3, 1, 0)
+
+    before = figures(output)
+    again = ToyTask(poison=(0, 1))
+    with pytest.raises(T2IAlignError, match="2 steps in a row"):
+        run(again, toy_config(output, resume=str(dump), **options))
+    assert figures(output) == before
+    assert [n for n, _ in again.examples.seen] == list(range(12, 20))
+    assert torch.equal(weights(again), weights(task))
+
+    straight, mended = ToyTask(poison=(1,)), ToyTask()
+    run(straight, toy_config(tmp_path / "straight", **options))
+    run(mended, toy_config(output, resume=str(dump), **options))
+    assert torch.equal(weights(mended), weights(straight))
+    assert figures(output) == figures(tmp_path / "straight")
 
 
 class Signalled(ToyTask):

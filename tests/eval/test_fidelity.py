@@ -23,6 +23,8 @@ from t2ialign.eval.fidelity import (
     neighbourhoods,
 )
 from t2ialign.eval.fidelity import measure as measure_file
+from t2ialign.eval.fidelity.distances import as_cloud
+from t2ialign.eval.fidelity.manifolds import inside
 
 
 def cloud(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -315,3 +317,22 @@ def test_inception_from_a_file_of_either_form(tmp_path: Path, monkeypatch: pytes
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="other weights than Inception's"):
         InceptionFeatures(tmp_path / "other.safetensors", device="cpu")
+
+
+def test_a_tensor_of_doubles_keeps_its_digits() -> None:
+    values = np.array([[1.0 + 2**-40, 2.0], [3.0, 4.0 - 2**-40]])
+    assert np.array_equal(as_cloud(torch.tensor(values), "real"), values)
+    assert as_cloud(torch.tensor(values, dtype=torch.bfloat16), "real").dtype == np.float64
+    assert frechet_distance(torch.tensor(values), values + 1) == frechet_distance(values, values + 1)
+
+
+def test_inside_is_precision_picture_by_picture() -> None:
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(60, 4)), rng.normal(scale=1.6, size=(40, 4))
+    found = inside(real, generated, k=3)
+    squares = ((real[:, None] - real[None]) ** 2).sum(-1)
+    radii = np.sort(squares, axis=1)[:, 3]
+    plain = [bool((((real - each) ** 2).sum(1) <= radii).any()) for each in generated]
+    assert found.tolist() == plain
+    assert found.mean() == neighbourhoods(real, generated).precision
+    assert 0 < found.mean() < 1

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from t2ialign.eval.pareto import Axis, Point, front_svg, hypervolume, non_dominated, pareto_front
+from t2ialign.eval.pareto import Axis, Point, front_svg, hypervolume, non_dominated, pareto_front, reaches
 
 CONSISTENCY, DIVERSITY = Axis("consistency"), Axis("diversity")
 
@@ -223,3 +223,45 @@ def test_values_that_are_no_points() -> None:
         hypervolume([[1.0, 2.0], [np.inf, 0.0]], [0, 0])
     with pytest.raises(ValueError, match="for 2 axes"):
         hypervolume([[1, 2]], [0])
+
+
+def test_one_prompt_is_told() -> None:
+    points = [Point("a", per_prompt={"x": [1.0], "y": [2.0]}), Point("b", per_prompt={"x": [2.0], "y": [1.0]})]
+    front = pareto_front(points, [Axis("x"), Axis("y")])
+    assert front.prompts == 1
+    assert any(note.startswith("one prompt: no intervals") for note in front.notes)
+    assert [point.membership for point in front.points] == [None, None]
+
+
+def test_a_model_that_is_better_everywhere_reaches_farther_and_one_that_trades_does_not() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(40, 2)) * 0.3
+
+    def point(label: str, x: float, y: float) -> Point:
+        own = base + rng.normal(size=(40, 2)) * 0.02
+        return Point(label, per_prompt={"x": own[:, 0] + x, "y": own[:, 1] + y})
+
+    places = {"b1": (1, 2), "b2": (2, 1), "c1": (1.5, 2.5), "c2": (2.5, 1.5), "t1": (1, 2), "t2": (2, 1)}
+    points = [point(label, *place) for label, place in places.items()]
+    groups = ["base", "base", "better", "better", "same", "same"]
+    axes = [Axis("x"), Axis("y")]
+    front = pareto_front(points, axes)
+    found = {each.group: each for each in reaches(points, groups, axes, {"x": 0.1, "y": 0.2}, base="base")}
+    assert found["base"].difference is None
+    own = [list(each.values.values()) for each in front.points[:2]]
+    assert found["base"].volume == pytest.approx(hypervolume(own, [0.1, 0.2]))
+    better, same = found["better"], found["same"]
+    assert better.difference_interval is not None
+    assert same.difference_interval is not None
+    assert better.difference_interval.low > 0
+    assert same.difference_interval.low < 0 < same.difference_interval.high
+    assert better.interval is not None
+    # drawn together, a difference is far less uncertain than its parts
+    wide, narrow = (each.high - each.low for each in (better.interval, better.difference_interval))
+    assert wide > 4 * narrow
+    lower = [Axis("x", higher=False), Axis("y", higher=False)]
+    turned = [Point(p.label, per_prompt={k: -np.asarray(v) for k, v in p.per_prompt.items()}) for p in points]
+    again = reaches(turned, groups, lower, {"x": -0.1, "y": -0.2}, base="base")
+    assert [each.volume for each in again] == pytest.approx([each.volume for each in found.values()])
+    with pytest.raises(ValueError, match="base"):
+        reaches(points, groups, axes, {"x": 0, "y": 0}, base="nobody")

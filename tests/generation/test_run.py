@@ -18,6 +18,7 @@ from PIL import Image
 from helpers.tiny import save_tiny
 from helpers.user_adapters import EXTRACTOR, shake, user_file, user_run
 from t2ialign.data.image_sets import ImageSet
+from t2ialign.data.prompts import read_prompts
 from t2ialign.errors import DataError, ModelError
 from t2ialign.generation.options import GenerateOptions
 from t2ialign.generation.run import generate
@@ -259,22 +260,45 @@ def test_unknown_models_are_named(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "set").exists()
 
 
-def test_a_stop_from_the_keyboard_leaves_a_good_set(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_missing_is_dealt_out_evenly(folder: Path, tmp_path: Path) -> None:
+    """One of two processes makes half of what the set lacks, though what is there was all of its turn."""
+    from t2ialign.generation.filling import Item, Wanted, fill, open_writer
+    from t2ialign.generation.labels import variants
+    from t2ialign.generation.processes import Processes
+    from t2ialign.generation.run import load
+
+    generate(options(folder, tmp_path / "set", limit=2))
+    asked = options(folder, tmp_path / "set", limit=2, images_per_prompt=2)
+    (variant,) = variants(asked)
+    items = [
+        Item(index, prompt, sample, image_seed(0, prompt.prompt_id, sample))
+        for index, prompt in enumerate(read_prompts(folder / "prompts.jsonl")[:2])
+        for sample in range(2)
+    ]
+    config = json.loads((tmp_path / "set/config.json").read_text())
+    processes = Processes()
+    model = load(asked, *asked.model, None, processes)
+    with open_writer(tmp_path / "set", config, processes) as writer:
+        processes.count = 2
+        assert fill(writer, model, Wanted(items, variant), asked, processes) == (1, 2)
+        processes.count = 1
+
+
+def test_a_stop_leaves_a_good_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from t2ialign.data.image_sets import ImageSetWriter
+    from t2ialign.errors import Stopped
 
     add = ImageSetWriter.add
 
-    def stop_at_two(self: ImageSetWriter, *args: Any, **kwargs: Any) -> Any:
+    def signal_at_two(self: ImageSetWriter, *args: Any, **kwargs: Any) -> Any:
+        record = add(self, *args, **kwargs)
         if len(self.done) == 2:
-            raise KeyboardInterrupt
-        return add(self, *args, **kwargs)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return record
 
-    monkeypatch.setattr(ImageSetWriter, "add", stop_at_two)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(ImageSetWriter, "add", signal_at_two)
+    with pytest.raises(Stopped, match="stopped by SIGTERM: 2 of 4 pictures of .* are in .*; the same command goes on"):
         generate(options(folder, tmp_path / "set", batch_size=1))
-    assert "stopped at 2 of 4 pictures" in caplog.text
     monkeypatch.undo()
     assert len(ImageSet(tmp_path / "set")) == 2
     summary = generate(options(folder, tmp_path / "set"))

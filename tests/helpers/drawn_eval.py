@@ -47,22 +47,35 @@ def drawn_evaluation(
         lines.append(f"  {name}: {{source: {file}, images_per_prompt: {count}}}")
     suite = folder / "drawn.yaml"
     suite.write_text("\n".join([*lines, "sections:", sections]) + "\n")
-    options = EvalOptions(
+    options = drawn_options(suite, folder / "out", list(painters))
+    drawn_pictures(options, painters)
+    run_suite(options)
+    return folder / "out"
+
+
+def drawn_options(suite: Path, output: Path, labels: Sequence[str]) -> EvalOptions:
+    """Options of an evaluation of models that are called so."""
+    return EvalOptions(
         suite=str(suite),
-        model=[f"{label}=mini-sd" for label in painters],
-        output_dir=folder / "out",
+        model=[f"{label}=mini-sd" for label in labels],
+        output_dir=output,
         resamples=500,
         workers=0,
         device="cpu",
     )
+
+
+def drawn_pictures(options: EvalOptions, painters: Mapping[str, Painter]) -> None:
+    """Write the plan, and every model's pictures as its painter draws them."""
     plan = make_plan(options)
     agree(plan)
-    for name, (_, count) in prompts.items():
+    for name, each in plan.suite.prompts.items():
         for label, painter in painters.items():
             with ImageSetWriter(plan.set_folder(name, label), {"label": label}) as writer:
                 for index, prompt in enumerate(plan.prompts[name]):
-                    for sample in range(count):
+                    for sample in range(each.images_per_prompt):
                         known = {
+                            **prompt.extra,
                             "prompt_id": prompt.prompt_id,
                             "prompt": prompt.prompt,
                             "sample": sample,
@@ -71,5 +84,3 @@ def drawn_evaluation(
                             "category": prompt.category,
                         }
                         writer.add(known, painter(prompt.prompt, sample), prompt_index=index)
-    run_suite(options)
-    return folder / "out"

@@ -22,7 +22,7 @@ class ToyExamples:
     """Vectors with a number each; an example adds noise to one."""
 
     name = "pairs"
-    stages = None
+    stages = blocks = buckets = bucket_group = None
 
     def __init__(self, count: int = 10) -> None:
         self.vectors = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(5))

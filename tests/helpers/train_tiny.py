@@ -16,19 +16,15 @@ def main(algorithm: str, options: str, output: str, pairs: str, steps: str, resu
     from helpers.training import short_config, tiny_model, trainer_of
 
     torch.set_num_threads(1)
-    config = short_config(
-        algorithm,
-        Path(output),
-        pairs=pairs,
-        steps=int(steps),
-        lr_scheduler="constant",
-        learning_rate=2e-4,
-        checkpoint_every=1,
-        keep_checkpoints=2,
-        batch_size=4 // int(os.environ.get("WORLD_SIZE", "1")),
-        resume=resume,
-        **json.loads(options),
-    )
+    usual = {
+        "lr_scheduler": "constant",
+        "learning_rate": 2e-4,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 2,
+        "batch_size": 4 // int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    given = {"pairs": pairs, "steps": int(steps), "resume": resume}
+    config = short_config(algorithm, Path(output), **{**usual, **json.loads(options), **given})
     trainer_of(algorithm)(config, model=tiny_model()).train()
 
 

@@ -290,7 +290,9 @@ def test_cached_hub_id_off_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = load_model("owner/tiny", revision="v2")
     assert (model.name, model.revision) == ("owner/tiny", "v2")
-    assert torch.equal(predict(model), predict(load_model("owner/tiny")))
+    plain = load_model("owner/tiny")
+    assert plain.revision == commit, "what is recorded names what was loaded"
+    assert torch.equal(predict(model), predict(plain))
     run = lora_run("owner/tiny", tmp_path / "final")
     assert torch.allclose(predict(load_model(tmp_path / "final")), predict(run), atol=1e-5)
     with pytest.raises(ModelError, match=r"hf download owner/tiny --revision v3"):

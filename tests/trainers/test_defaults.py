@@ -21,8 +21,18 @@ def test_every_option_is_known_for_every_family(family: str, method: str) -> Non
     config = resolve(asked(method=method), family=family, resolution=512)
     unknown = {field.name for field in fields(config) if getattr(config, field.name) is None}
     asked_for = {"resume", "tracker", "revision", "pairs_revision", "push_to_hub", "cache_latents", "cache_text"}
+    asked_for |= {"bucket_step", "bucket_group"}  # filled where buckets are asked for
     assert unknown == asked_for
     assert config.lora.alpha == config.lora.rank
+
+
+def test_buckets_take_their_step_and_their_group_where_they_are_asked_for() -> None:
+    found = [
+        resolve(asked(aspect_buckets=True, **more), family=family, resolution=512)
+        for family, more in (("sdxl", {}), ("mini-sd", {}), ("sd15", {"batch_size": 3, "bucket_step": 32}))
+    ]
+    assert [(config.bucket_step, config.bucket_group) for config in found] == [(64, 1), (8, 16), (32, 3)]
+    assert resolve(asked(aspect_buckets=True, bucket_group=8), family="sd15", resolution=512).bucket_group == 8
 
 
 def test_what_the_user_gave_stays() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.caches import latents_of
 from helpers.pairs import BLUE, RED, colour_pairs
 from helpers.tiny import save_tiny, tiny_pipeline
 from helpers.training import dpo_config, tiny_model
@@ -20,10 +21,10 @@ from t2ialign.engine.processes import make_accelerator
 from t2ialign.engine.randomness import Draws
 from t2ialign.errors import ConfigError
 from t2ialign.objectives import dpo
+from t2ialign.trainers.caches.latents import LatentCache
 from t2ialign.trainers.defaults import resolve
 from t2ialign.trainers.dpo import DiffusionDPOTrainer, train
 from t2ialign.trainers.dpo_config import DPOConfig
-from t2ialign.trainers.examples import LatentCache
 from t2ialign.trainers.preference import PreferenceTask
 
 PROMISED = {
@@ -200,7 +201,7 @@ def separable(seed: int) -> LatentCache:
     """Latents of eight pairs that differ by a constant a channel, with noise of their own."""
     sign = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1, 1) * torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 1, 4, 1, 1)
     noise = torch.randn(8, 2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
-    return LatentCache(sign + 0.3 * noise, torch.full_like(noise, 0.1))
+    return latents_of(sign + 0.3 * noise, torch.full_like(noise, 0.1))
 
 
 def test_training_teaches_the_preference_to_pairs_it_has_not_seen(tmp_path: Path, pairs: PairDataset) -> None:

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+from helpers.caches import of_value
 from helpers.pairs import colour_pairs, picture
 from helpers.training import tiny_model
 from t2ialign.data.pairs import PairDataset
 from t2ialign.engine.randomness import Draws
-from t2ialign.trainers.caches import fill_latents
-from t2ialign.trainers.examples import ExampleOptions, LatentCache, PairExamples
+from t2ialign.trainers.caches.latents import fill_latents
+from t2ialign.trainers.caches.store import Store
+from t2ialign.trainers.examples import ExampleOptions, PairExamples
 from t2ialign.trainers.pictures import prepare_picture
 
 OPTIONS = ExampleOptions(resolution=64, latent_shape=(4, 8, 8), timesteps=1000)
@@ -57,7 +59,7 @@ def test_the_noise_does_not_depend_on_the_options(pairs: PairDataset) -> None:
 
 def test_the_caption_is_dropped_for_the_pair_as_often_as_asked(pairs: PairDataset) -> None:
     examples = PairExamples(pairs, replace(OPTIONS, caption_dropout=0.2))
-    examples.latents = LatentCache(torch.zeros(8, 2, 4, 8, 8), torch.zeros(8, 2, 4, 8, 8))
+    examples.latents = of_value(8, 2, mean=0.0, std=0.0)
     prompts = [examples.read(0, Draws(0, n)).prompts for n in range(500)]
     assert 70 < prompts.count(("", "")) < 130
     assert set(prompts) == {("", ""), (pairs.prompts[0],) * 2}
@@ -109,7 +111,7 @@ def test_the_cache_keeps_the_sizes_of_each_side(tmp_path: Path) -> None:
     pairs = colour_pairs(tmp_path / "pairs", 3, sizes=((128, 64), (100, 200)))
     examples = PairExamples(pairs, replace(OPTIONS, time_ids="real"))
     straight = examples.read(1, Draws(0, 0)).time_ids
-    examples.latents = fill_latents(tiny_model("sdxl"), examples, quiet=True, stop=lambda: False)
+    examples.latents = fill_latents(tiny_model("sdxl"), examples, Store())
     cached = examples.read(1, Draws(0, 0))
     assert cached.latents is not None
     assert straight is not None
@@ -119,7 +121,7 @@ def test_the_cache_keeps_the_sizes_of_each_side(tmp_path: Path) -> None:
 
 def test_a_cached_latent_is_the_posterior_sampled_by_the_draws(pairs: PairDataset) -> None:
     examples = PairExamples(pairs, OPTIONS)
-    examples.latents = LatentCache(torch.full((8, 2, 4, 8, 8), 3.0), torch.full((8, 2, 4, 8, 8), 0.5))
+    examples.latents = of_value(8, 2, mean=3.0, std=0.5)
     read = examples.read(2, Draws(0, 9))
     assert read.latents is not None
     unit = (read.latents - 3.0) / 0.5

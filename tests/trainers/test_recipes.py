@@ -16,7 +16,7 @@ from t2ialign.trainers.registry import ALGORITHMS
 CATALOGUE = Path(__file__).resolve().parents[2] / "trainers"
 SCORERS = ("reward",)
 """What trains no diffusion model and so has no families; its recipes are loaded in tests/test_recipes.py."""
-RECIPES = sorted(path for path in CATALOGUE.glob("*/*.yaml") if path.parent.name not in SCORERS)
+RECIPES = sorted(path for path in CATALOGUE.glob("*/*.yaml") if path.parent.name not in (*SCORERS, "launch"))
 FAMILY = {"sd15": "sd15", "sd21": "sd2", "sdxl": "sdxl", "mini-sd": "mini-sd"}
 
 

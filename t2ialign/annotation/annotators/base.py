@@ -80,6 +80,7 @@ class Annotator(Protocol):
         name: What it is called in files: `oracle`, `openai:MODEL`, ...; no path of this machine, no secret.
         aspects: What it rates.
         sees_order: Whether what it says may depend on the order of the pictures; others get no second pass.
+        shares: Whether `work` is shared by all processes of a launch; else the first one does it alone.
         resumes: Whether its work looks at `Desk.stop`, and what it came to can be told where an error broke it off.
     """
 
@@ -87,6 +88,7 @@ class Annotator(Protocol):
     aspects: tuple[str, ...]
     sees_order: bool
     resumes: bool
+    shares: bool
 
     def work(self, sheets: Sequence[Sheet], desk: Desk) -> Outcome:
         """Do what is left to do for these sheets.
@@ -128,6 +130,7 @@ class QuietAnnotator:
     name: str
     sees_order = False
     resumes = False
+    shares = False
 
     def halt(self) -> None:
         """See `Annotator`."""

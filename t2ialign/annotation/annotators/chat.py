@@ -99,6 +99,7 @@ class ChatAnnotator:
     aspects: tuple[str, ...] = ASPECTS
     sees_order = True
     resumes = True
+    shares = False
 
     def __init__(self, name: str, chat: ChatModel, manner: Manner, prices: Prices | None = None) -> None:
         """Take a loaded model.

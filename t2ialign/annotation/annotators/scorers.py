@@ -149,6 +149,8 @@ def parse_scorers(text: str) -> list[tuple[str, str]]:
 class ScorersAnnotator(QuietAnnotator):
     """Rates aspects by scorers; raw scores are in `scores.parquet` of the folder. See `Annotator`."""
 
+    shares = True
+
     def __init__(self, scorers: Sequence[tuple[str, RewardModel]], settings: Settings) -> None:
         """Take aspects and loaded scorers; a scorer may stand for several aspects, an aspect have several scorers."""
         self._scorers = list(scorers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from t2ialign.annotation.label.server import LabelServer
 from t2ialign.annotation.label.session import Session
 from t2ialign.annotation.label.sources import Source, open_source
 from t2ialign.data.sources import local_path
-from t2ialign.errors import ConfigError, DataError
+from t2ialign.engine.signals import StopSignal
+from t2ialign.errors import ConfigError, DataError, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def open_session(options: LabelOptions) -> tuple[Session, AnswerLog]:
 
 
 def label(options: LabelOptions, on_start: Callable[[str], None] = logger.info) -> LabelSummary:
-    """Serve the page until the person has finished or Ctrl-C is pressed.
+    """Serve the page until the person has finished or Ctrl-C is pressed; this is how it ends, not a stop.
 
     Args:
         options: See `LabelOptions`.
@@ -101,13 +103,19 @@ def label(options: LabelOptions, on_start: Callable[[str], None] = logger.info) 
     Raises:
         ConfigError: As `open_session`, or if the port is taken.
         DataError: As `open_session`.
+        Stopped: If SIGTERM or SIGUSR1 asks for it.
     """
     session, log = open_session(options)
-    with log, LabelServer(session, options.port) as server:
+    with log, StopSignal() as stop, LabelServer(session, options.port) as server:
+        server.service_actions = stop.check  # type: ignore[method-assign]
         on_start(server.url)
         try:
             server.serve_forever(poll_interval=0.1)
-        except KeyboardInterrupt:
+        except Stopped as stopped:
+            if stopped.number != signal.SIGINT:
+                raise Stopped(
+                    stopped.number, f"every answer is in {options.output_dir}; the same command goes on"
+                ) from None
             logger.info("stopped; the same command goes on")
         counts, state = session.counts(), session.state()
     return LabelSummary(

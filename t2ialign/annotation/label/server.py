@@ -48,6 +48,12 @@ HEADERS = {
 _PICTURE = re.compile(r"/picture/([0-9]{1,9})/(left|right)")
 
 
+def hosts_of(port: int) -> set[str]:
+    """Return what a browser may call this server; it leaves out the port that `http://` means anyway."""
+    names = {HOST, "localhost"}
+    return {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+
+
 class Refusal(Exception):
     """A request that is not answered as asked.
 
@@ -92,7 +98,7 @@ class LabelServer(ThreadingHTTPServer):
             raise ConfigError(
                 f"port {port} of {HOST} can not be used ({error.strerror}); give another, or 0 for any"
             ) from error
-        self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+        self.hosts = hosts_of(self.server_port)
         self.url = f"http://{HOST}:{self.server_port}/#{self.token}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:

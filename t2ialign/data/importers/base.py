@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2ialign.data import sources
-from t2ialign.data.files import inside
+from t2ialign.data.files import downloaded, inside
 from t2ialign.data.importers.unsafe import UnsafeFilter
 from t2ialign.errors import DataError
 
@@ -166,5 +166,5 @@ def picture(value: Any, root: Path | None) -> bytes | Path | None:
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     if isinstance(value, str) and value:
-        return Path(value) if root is None else inside(root, value)
+        return downloaded(value) if root is None else inside(root, value)
     return None

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from t2ialign.data import columns as cols
-from t2ialign.data.files import inside
+from t2ialign.data.files import check_whole_characters, inside
 from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row
 from t2ialign.data.prompts import PROMPT_NAMES, read_rows
 from t2ialign.errors import DataError
@@ -152,9 +152,11 @@ def _text_captions(path: Path, names: list[str]) -> Captions:
 
 def _json_mapping(path: Path) -> Mapping[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path.name}: not JSON ({error})") from error
+    check_whole_characters(text, value, path.name)
     return value if isinstance(value, Mapping) else None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from t2ialign.data import columns as cols
 from t2ialign.data import sources
-from t2ialign.data.files import inside
+from t2ialign.data.files import downloaded, inside
 from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row, Stream, picture, stream
 from t2ialign.data.importers.trl import WordsError, picture_cell, prompt_text, waiting_for
 from t2ialign.data.prompts import csv_lines
@@ -159,7 +159,7 @@ def _picture(row: Mapping[str, Any], where: str, names: _Names, root: Path | Non
 
 def _file(name: str, where: str, root: Path | None) -> Path | Dropped:
     try:
-        path = inside(root or Path(), name)
+        path = downloaded(name) if root is None else inside(root, name)
     except DataError as error:
         return Dropped("the file lies outside the folder", f"{where}: {error}")
     return path if path.is_file() else Dropped("no such file", f"{where}: {name}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.columns import TIE
-from t2ialign.data.files import inside, read_json_lines
+from t2ialign.data.files import check_whole_characters, inside, read_json_lines
 from t2ialign.data.importers.base import Candidate, Dropped, ImportOptions, Row
 from t2ialign.errors import DataError
 
@@ -83,11 +83,13 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {number}", entry
         return
     try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        listed = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path.name} can not be read as JSON: {error}") from error
     if not isinstance(listed, list):
         raise DataError(f"{path.name}: a JSON list is needed, not {type(listed).__name__}")
+    check_whole_characters(text, listed, path.name)
     for number, entry in enumerate(listed):
         yield f"entry {number}", entry if isinstance(entry, dict) else {}
 

@@ -133,7 +133,7 @@ def summarize(rows: Iterable[Judged], *, resamples: int = RESAMPLES, seed: int =
     return CompositionSummary(
         float(np.mean([score.images for score in tasks.values()])),
         float(np.mean([score.value for score in tasks.values()])),
-        _stratified(rates, resamples, seed),
+        stratified(rates, resamples, seed),
         tasks,
         tuple(tag for tag in TAGS if tag not in groups),
         _score("every", [row for tag in order for row in groups[tag]], resamples, seed),
@@ -163,8 +163,8 @@ def _score(tag: str, rows: Sequence[Judged], resamples: int, seed: int) -> TaskS
     )
 
 
-def _stratified(rates: Sequence[npt.NDArray[np.float64]], resamples: int, seed: int) -> Interval | None:
-    """Draw prompts anew inside each task; percentiles of the mean over tasks."""
+def stratified(rates: Sequence[npt.NDArray[np.float64]], resamples: int, seed: int) -> Interval | None:
+    """Return the 95 % interval of the mean over tasks, prompts drawn anew inside each; `None` with one prompt each."""
     if all(len(each) < 2 for each in rates):
         return None
     generator = np.random.default_rng(seed)

@@ -94,7 +94,7 @@ def as_cloud(features: npt.ArrayLike, name: str) -> Array:
     Raises:
         ValueError: If there are fewer than two, or a number is not finite.
     """
-    given = features.detach().cpu().float().numpy() if hasattr(features, "detach") else features
+    given = features.detach().cpu().double().numpy() if hasattr(features, "detach") else features
     array = np.asarray(given, dtype=np.float64)
     if array.ndim != 2 or len(array) < 2 or not array.shape[1]:
         raise ValueError(f"{name} features of shape {array.shape}; they must be [n, d] with n at least 2")

@@ -105,6 +105,27 @@ def neighbourhoods(real: npt.ArrayLike, generated: npt.ArrayLike, *, k: tuple[in
     return SquaredDistances(real, generated).figures(k)
 
 
+def inside(real: npt.ArrayLike, generated: npt.ArrayLike, *, k: int = 3) -> npt.NDArray[np.bool_]:
+    """Tell of each generated picture whether it lies in a ball of any real one; their mean is precision.
+
+    Args:
+        real: Features, [n, d].
+        generated: Features, [m, d].
+        k: Neighbours.
+
+    Raises:
+        ValueError: As `neighbourhoods`.
+    """
+    one, two = as_cloud(real, "real"), as_cloud(generated, "generated")
+    if one.shape[1] != two.shape[1]:
+        raise ValueError(f"features of width {one.shape[1]} and {two.shape[1]} are not of one network")
+    centre = one.mean(axis=0)
+    one, two = one - centre, two - centre
+    scale = float(max(np.sum(one**2, axis=1).max(), np.sum(two**2, axis=1).max()))
+    radii = _radii(_squares(one, one, scale), k)
+    return np.asarray((_squares(one, two, scale) <= radii[:, None]).any(axis=0))
+
+
 def _squares(one: Array, two: Array, scale: float) -> Array:
     found = np.empty((len(one), len(two)))
     lengths = np.einsum("ij,ij->i", two, two)

@@ -11,6 +11,7 @@ probability, since its values are estimates.
 from t2ialign.eval.pareto.dominance import hypervolume, non_dominated
 from t2ialign.eval.pareto.front import Axis, Front, FrontPoint, Point, pareto_front
 from t2ialign.eval.pareto.plot import front_svg
+from t2ialign.eval.pareto.reach import Reach, reaches
 from t2ialign.eval.pareto.sweep import points_of_sets
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Front",
     "FrontPoint",
     "Point",
+    "Reach",
     "front_svg",
     "hypervolume",
     "non_dominated",
     "pareto_front",
     "points_of_sets",
+    "reaches",
 ]

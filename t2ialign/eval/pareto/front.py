@@ -195,9 +195,9 @@ def pareto_front(
     """
     _check(points, axes, resamples)
     values = np.array([[point.value(axis) for axis in axes] for point in points])
-    signs = _signs(axes)
+    signs = signs_of(axes)
     corner = _corner(values, signs, axes, reference)
-    draws, prompts = _resampled(points, axes, values, resamples, seed)
+    draws, prompts = resampled(points, axes, values, resamples, seed)
     whole = hypervolume(values * signs, corner * signs)
     found = _found(points, axes, values, corner, draws)
     interval = None
@@ -220,7 +220,7 @@ def _found(
     points: Sequence[Point], axes: Sequence[Axis], values: Array, corner: Array, draws: Array | None
 ) -> list[FrontPoint]:
     """Every point with its place, its membership and what it adds to the volume."""
-    signs = _signs(axes)
+    signs = signs_of(axes)
     front, whole = non_dominated(values * signs), hypervolume(values * signs, corner * signs)
     membership: list[float | None] = [None] * len(points)
     if draws is not None:
@@ -248,7 +248,8 @@ def _found(
     return found
 
 
-def _signs(axes: Sequence[Axis]) -> Array:
+def signs_of(axes: Sequence[Axis]) -> Array:
+    """Return 1 for an axis of which more is better, else -1."""
     return np.array([1.0 if axis.higher else -1.0 for axis in axes])
 
 
@@ -285,10 +286,10 @@ def _corner(values: Array, signs: Array, axes: Sequence[Axis], reference: Mappin
     return np.array([given.get(axis.name, worst[j]) for j, axis in enumerate(axes)])
 
 
-def _resampled(
+def resampled(
     points: Sequence[Point], axes: Sequence[Axis], values: Array, resamples: int, seed: int
 ) -> tuple[Array | None, int]:
-    """Figures of every point in every resample, [resamples, points, axes], and the number of prompts."""
+    """Return figures of every point in every resample, [resamples, points, axes], and the number of prompts."""
     sizes = [len(np.asarray(p.per_prompt[a.name])) for p in points for a in axes if a.name in p.per_prompt]
     prompts = sizes[0] if sizes else 0
     if prompts < 2:
@@ -316,6 +317,8 @@ def _notes(
         notes.append(
             f"no values by prompt of {', '.join(fixed)}: held fixed, so that memberships look surer than they are"
         )
+    if prompts == 1:
+        notes.append("one prompt: no intervals, and no probability that a point is on the front")
     if not prompts:
         notes.append("no values by prompt: no intervals, and no probability that a point is on the front")
     if set(reference or {}) < _names(axes):

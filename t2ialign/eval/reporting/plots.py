@@ -280,7 +280,10 @@ def _curve(
             )
         parts.append(f'<g>{_tip(point, places)}<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/></g>')
         if point.get("text"):
-            parts.append(_text(x + 6, y - 6, str(point["text"]), "small"))
+            near = x > WIDTH - 10 - 7 * len(str(point["text"]))  # it would leave the plot
+            parts.append(
+                _text(x - 6 if near else x + 6, y - 6, str(point["text"]), "small", "end" if near else "start")
+            )
     return "".join(parts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from t2ialign.config import nearest
@@ -64,7 +65,19 @@ def find_prompts(wanted: PromptSet, data: Path | None = None) -> list[Prompt]:
         raise ConfigError(f"there is no prompt set {name!r}{nearest(name, [*own_names, *PUBLIC])}; or name a file")
     if not prompts:
         raise DataError(f"the prompt set {name!r} is empty")
-    return choose(prompts, wanted.limit)
+    return [_asked(prompt, wanted) for prompt in choose([_instance(prompt) for prompt in prompts], wanted.limit)]
+
+
+def _instance(prompt: Prompt) -> Prompt:
+    """Call a prompt by the name of its instance, where its line is one of factuality (`eval.factuality.Instance`)."""
+    name = prompt.extra.get("name")
+    is_instance = isinstance(name, str) and name.strip() and isinstance(prompt.extra.get("composition"), dict)
+    return replace(prompt, prompt_id=str(name)) if is_instance else prompt
+
+
+def _asked(prompt: Prompt, wanted: PromptSet) -> Prompt:
+    """Put the set's words behind a prompt."""
+    return replace(prompt, prompt=prompt.prompt + wanted.suffix) if wanted.suffix else prompt
 
 
 def choose(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,15 +53,41 @@ class Evidence:
 
     Attributes:
         plan: What was to be made.
+        sweep: Evidence of the sweep, whose models are its points; `None` where there is none.
     """
 
-    def __init__(self, plan: Plan, *, device: str = "auto", batch_size: int = 32) -> None:
-        """Take a plan whose image sets and scores are there."""
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        between: Callable[[], object] | None = None,
+        swept: Plan | None = None,
+        beside: Evidence | None = None,
+    ) -> None:
+        """Take a plan whose image sets and scores are there.
+
+        Args:
+            plan: What was to be made.
+            device: Where models run.
+            batch_size: Pictures that are looked at together.
+            between: Called before a picture is opened and before a batch is embedded; what it raises ends the section.
+            swept: The plan of the sweep, whose evidence is `sweep` then.
+            beside: Evidence whose embedder is used.
+        """
         self.plan = plan
+        self._between = between or (lambda: None)
         self._device, self._batch_size = device, batch_size
         self._sets: dict[tuple[str, str], ImageSet] = {}
         self._scored: dict[tuple[str, str], ScoredSet] = {}
         self._features: dict[tuple[str, str], Features] = {}
+        self._loaded: dict[str, Any] = {}
+        self._chats: dict[str, Any] = {}
+        self.sweep: Evidence | None = None
+        if swept is not None:
+            self.sweep = Evidence(swept, device=device, batch_size=batch_size, between=between, beside=self)
+        self._beside = beside
 
     @property
     def base(self) -> str:
@@ -109,6 +135,7 @@ class Evidence:
 
     def picture(self, prompts: str, label: str, record: ImageRecord) -> Image.Image:
         """Open a picture."""
+        self._between()
         return self.image_set(prompts, label).open(record)
 
     def file(self, prompts: str, label: str, record: ImageRecord) -> str:
@@ -141,16 +168,75 @@ class Evidence:
         Raises:
             ConfigError: If the suite names none, or its scorer embeds no pictures.
         """
-        from t2ialign.reward_models.base import Embedder
-        from t2ialign.reward_models.registry import load_scorer
-
+        if self._beside is not None:
+            return self._beside.embedder
         spec = self.plan.suite.embedder
         if spec is None:
             raise ConfigError("the suite has no embedder; name one with --embedder, for instance clipscore@mini-clip")
+        return self.load_embedder(spec)
+
+    def load_embedder(self, spec: str) -> Any:
+        """Load a scorer that embeds pictures, on the evaluation's device.
+
+        Raises:
+            ConfigError: If it embeds none.
+            ModelError: If it cannot be loaded.
+        """
+        from t2ialign.reward_models.base import Embedder
+        from t2ialign.reward_models.registry import load_scorer
+
         scorer = load_scorer(spec, device=self._device, batch_size=self._batch_size)
         if not isinstance(scorer, Embedder):
             raise ConfigError(f"{spec} embeds no pictures; name clipscore, pickscore or hpsv2 as --embedder")
         return scorer
+
+    def zero_shot(self, checkpoint: str, template: str, offered: Sequence[str]) -> Any:
+        """Load a zero-shot detector, or return the one that is loaded, with the classes that it is offered beside.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+        """
+        from t2ialign.eval.composition.detectors import ZeroShotDetector
+        from t2ialign.reward_models.base import pick_device
+
+        if (loaded := self._loaded.get(checkpoint)) is None:
+            loaded = ZeroShotDetector.load(checkpoint, device=str(pick_device(self._device)))
+            self._loaded[checkpoint] = loaded
+        more = () if loaded.takes_one_class else tuple(offered)
+        settings: dict[str, Any] = {"name": loaded.name, "template": template, "distractors": more}
+        return ZeroShotDetector(loaded.model, loaded.processor, **settings)
+
+    def judge(self, spec: str, template: str) -> Any:
+        """Return a vision-language judge with a question of its own; judges of one model share it.
+
+        Raises:
+            ConfigError: If a setting does not fit.
+            ModelError: If the model cannot be loaded.
+        """
+        from t2ialign.reward_models.judge import Judge
+
+        key = f"judge {spec} {template}"
+        if key not in self._loaded:
+            made = Judge(spec, template=template, device=self._device, batch_size=self._batch_size)
+            if (chat := self._chats.get(spec)) is None:
+                self._chats[spec] = made.chat
+            else:
+                made.chat = chat
+            self._loaded[key] = made
+        return self._loaded[key]
+
+    def chat(self, spec: str) -> Any:
+        """Return a chat model, loaded once.
+
+        Raises:
+            ConfigError: If a setting does not fit.
+            ModelError: If it cannot be loaded.
+        """
+        from t2ialign.chat.options import ChatOptions, load_chat
+
+        if spec not in self._chats:
+            self._chats[spec] = load_chat(spec, ChatOptions(device=self._device, batch_size=self._batch_size))
+        return self._chats[spec]
 
     def _feature_file(self, prompts: str, label: str) -> Path:
         return self.plan.folder / "features" / prompts / f"{label}.safetensors"
@@ -179,7 +265,12 @@ class Evidence:
 
         records = self.records(prompts, label)
         images = self.image_set(prompts, label)
-        found = self.embedder.embed_images([images.file(record) for record in records.values()]).numpy()
+        files = [images.file(record) for record in records.values()]
+        parts = []
+        for start in range(0, len(files), self._batch_size):
+            self._between()
+            parts.append(self.embedder.embed_images(files[start : start + self._batch_size]).numpy())
+        found = np.concatenate(parts)
         info = dict(self.embedder.info())
         head = {"pictures": self._belongs(prompts, label), "embedder": json.dumps(info, ensure_ascii=False)}
         with written_aside(self._feature_file(prompts, label)) as aside:

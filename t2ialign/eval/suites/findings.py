@@ -93,8 +93,8 @@ class Findings:
     Attributes:
         section: Its name.
         title: Its heading.
-        status: `measured`, or `not_applicable`.
-        reason: Why it does not apply; empty where it was measured.
+        status: `measured`; `not_applicable`, in this world; or `not_measured`, for something is lacking.
+        reason: Why, and for what is lacking the mend; empty where it was measured.
         definition: What is measured and how, in a few sentences.
         sentences: Conclusions.
         rows: Figures.
@@ -116,6 +116,11 @@ class Findings:
     def absent(cls, section: str, title: str, reason: str, definition: str = "") -> Findings:
         """Say that a section does not apply, and why."""
         return cls(section, title, status="not_applicable", reason=reason, definition=definition)
+
+    @classmethod
+    def lacking(cls, section: str, title: str, reason: str, definition: str = "") -> Findings:
+        """Say that a section was not measured for something that is lacking, and how to mend it."""
+        return cls(section, title, status="not_measured", reason=reason, definition=definition)
 
     def add(self, metric: str, value: float, *, key: Sequence[str] = (), **more: Any) -> Row:
         """Add a figure; its id is the section, what tells it apart, and the metric.
@@ -203,7 +208,7 @@ def percent(value: float) -> str:
     """Write a share without needless digits: `63 %`, `0.4 %`, `99.6 %`."""
     shown = 100 * value
     digits = 0 if 1 <= shown <= 99 or shown in (0, 100) else 1
-    return f"{shown:.{digits}f} %"
+    return f"{shown:.{digits}f} %".replace("100.0 %", "100 %")
 
 
 def span_percent(low: float, high: float) -> str:

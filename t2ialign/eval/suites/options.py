@@ -10,6 +10,7 @@ from pathlib import Path
 
 from t2ialign.config import REQUIRED, option
 from t2ialign.errors import ConfigError
+from t2ialign.eval.suites.sweep_options import SweepOptions
 
 
 @dataclass
@@ -28,6 +29,13 @@ class EvalOptions:
     data: Path | None = option(None, "Folder with the files of public prompt sets, for work off line.")
     scorers: list[str] = option([], "Scorers instead of the suite's.", flag="with")
     embedder: str | None = option(None, "Scorer whose features measure diversity, instead of the suite's.")
+    detector: str | None = option(
+        None, "Who finds objects for the section composition: oracle, zero_shot:MODEL or results:FILE."
+    )
+    judge: str | None = option(
+        None, "Who looks at pictures for the sections awareness and factuality: oracle, hf:MODEL or openai:MODEL."
+    )
+    sweep: SweepOptions = option(SweepOptions, "Settings to sweep over for the section tradeoff, over the suite's.")
     limit: int | None = option(None, "At most so many prompts of each set.")
     images_per_prompt: int | None = option(None, "Pictures of each prompt, instead of the suite's.")
     num_inference_steps: int | None = option(None, "Denoising steps, instead of the suite's.")

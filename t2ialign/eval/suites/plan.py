@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from t2ialign.errors import ConfigError, DataError
 from t2ialign.eval.suites.catalogue import find_prompts, find_suite
 from t2ialign.eval.suites.contenders import Contender, contenders
 from t2ialign.eval.suites.options import EvalOptions
-from t2ialign.eval.suites.suite import Suite
+from t2ialign.eval.suites.sections import identity
+from t2ialign.eval.suites.suite import Generation, Suite
 
 FORMAT = 1
 """Version of `plan.json` and of what is made from it."""
@@ -39,6 +40,9 @@ class Plan:
         resamples: Bootstrap resamples.
         dtype: Number format of the models.
         data: Folder of public prompt files; where things lie is no part of the plan.
+        judges: By section, who judges it beside the suite's scorers; no part of the plan either, for pictures may
+            be judged by others later.
+        how: By label, how a model's pictures are made where that is not the suite's way: the points of a sweep.
     """
 
     folder: Path
@@ -49,6 +53,8 @@ class Plan:
     resamples: int
     dtype: str = "auto"
     data: Path | None = None
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    how: Mapping[str, Generation] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -72,6 +78,15 @@ class Plan:
     def set_folder(self, prompts: str, label: str) -> Path:
         """Return the image set of a prompt set and a model."""
         return self.folder / "sets" / prompts / label
+
+    def section_state(self, name: str, state: str) -> str:
+        """Return what tells a section's findings apart: the state of the folder, and who judges."""
+        found = self.judges.get(name)
+        return state if not found else _hash([state, found])
+
+    def report_state(self, state: str) -> str:
+        """Return what tells reports apart: the state of the folder, and who judges its sections."""
+        return _hash([state, self.judges]) if self.judges else state
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the figures, as plain values."""
@@ -105,7 +120,21 @@ def make_plan(options: EvalOptions) -> Plan:
         options.resamples,
         options.dtype,
         options.data,
+        {name: found for name, each in suite.sections.items() if (found := _depends(name, each, prompts))},
     )
+
+
+_TOLD = ("tag", "include", "exclude", "composition", "facts")
+"""What lines of prompts say of what must be seen."""
+
+
+def _depends(name: str, options: Any, prompts: Mapping[str, Sequence[Prompt]]) -> dict[str, Any]:
+    """Say what a section's findings depend on beside pictures and scores: who judges, and what prompts ask for."""
+    found = identity(name, options)
+    if name in ("composition", "factuality"):
+        told = [[p.extra[key] for key in _TOLD if key in p.extra] for each in prompts.values() for p in each]
+        found = found | ({"asked": _hash(told)} if any(told) else {})
+    return found
 
 
 def _adapted(suite: Suite, options: EvalOptions) -> Suite:
@@ -122,13 +151,38 @@ def _adapted(suite: Suite, options: EvalOptions) -> Suite:
             each.limit = min(options.limit, each.limit or options.limit)
     scorers = tuple(options.scorers) if options.scorers else suite.scorers
     return replace(
-        suite, generation=generation, prompts=sets, scorers=scorers, embedder=options.embedder or suite.embedder
+        suite,
+        generation=generation,
+        prompts=sets,
+        scorers=scorers,
+        embedder=options.embedder or suite.embedder,
+        sections=_judged(suite, options),
+        sweep=options.sweep.over(suite.sweep),
     )
 
 
+def _judged(suite: Suite, options: EvalOptions) -> dict[str, Any]:
+    """Lay the judges that the command line names over the sections that ask for them."""
+    sections = dict(suite.sections)
+    for key in ("detector", "judge"):
+        if (given := getattr(options, key)) is None:
+            continue
+        asking = [name for name, each in sections.items() if hasattr(each, key)]
+        if not asking:
+            raise ConfigError(
+                f"{key} is {given!r}, and no section of the suite {suite.name} asks for one; leave it out"
+            )
+        for name in asking:
+            sections[name] = replace(sections[name], **{key: given})
+    return sections
+
+
 def _digest(prompts: Sequence[Prompt]) -> str:
-    listed = [[prompt.prompt_id, prompt.prompt, prompt.category] for prompt in prompts]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    return _hash([[prompt.prompt_id, prompt.prompt, prompt.category] for prompt in prompts])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def agree(plan: Plan) -> dict[str, Any]:
@@ -161,7 +215,8 @@ def agree(plan: Plan) -> dict[str, Any]:
                 "same options"
             )
     for name, prompts in plan.prompts.items():
-        write_prompts(plan.prompt_file(name), prompts)
+        if plan.suite.prompts[name].rewrite is None:
+            write_prompts(plan.prompt_file(name), prompts)
     return dict(mine)
 
 

@@ -6,7 +6,6 @@ they agree with other people's; nothing is copied into this package.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +55,20 @@ def _styles(files: list[Path], name: str) -> list[Prompt]:
     return prompts
 
 
+_TASK = ("tag", "include", "exclude")
+"""What a prompt of GenEval says of its task."""
+
+
 def _geneval(files: list[Path], name: str) -> list[Prompt]:
     """GenEval: the task is the category, and what a detector must find stays with the prompt."""
     rows = [row for _, row in read_rows(files[0])]
-    return _numbered([(row["prompt"], row.get("tag"), {"geneval": json.dumps(row)}) for row in rows], name)
+    return _numbered(
+        [
+            (row["prompt"], row.get("tag"), {k: row[k] for k in ("tag", "include", "exclude") if k in row})
+            for row in rows
+        ],
+        name,
+    )
 
 
 def _cube(files: list[Path], name: str) -> list[Prompt]:

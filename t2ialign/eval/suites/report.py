@@ -42,7 +42,8 @@ def is_reported(plan: Plan, state: str) -> bool:
     if not all((plan.folder / name).is_file() for name in FILES):
         return False
     try:
-        return bool(json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["state"] == state)
+        there = json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["state"]
+        return bool(there == plan.report_state(state))
     except (ValueError, KeyError):
         return False
 
@@ -54,7 +55,7 @@ def compose(plan: Plan, sections: Sequence[Findings], state: str) -> dict[str, A
     places = {row.id: place for place, row in enumerate(row for each in sections for row in each.rows)}
     return {
         "format": FORMAT,
-        "state": state,
+        "state": plan.report_state(state),
         "suite": plan.suite.to_dict(),
         "base": plan.base,
         "models": [_model(plan, place) for place in range(len(plan.models))],

@@ -14,18 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from t2ialign.config import nearest
 from t2ialign.data.files import write_json
-from t2ialign.errors import ConfigError, DataError, ModelError
+from t2ialign.errors import ConfigError, DataError, ModelError, Stopped
 from t2ialign.eval.suites.findings import Findings
 from t2ialign.eval.suites.options import EvalOptions
 from t2ialign.eval.suites.plan import PLAN, Plan, agree, make_plan
+from t2ialign.eval.suites.rewrites import is_rewritten, read_rewrites, write_rewrites
 from t2ialign.eval.suites.sections import SECTIONS, measure
+from t2ialign.eval.suites.sweep import SECTION as SWEEP_SECTION
+from t2ialign.eval.suites.sweep import prepare, sweep_plan, with_sweep
 
 if TYPE_CHECKING:
     from t2ialign.eval.suites.evidence import Evidence
+    from t2ialign.generation.processes import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -69,40 +73,67 @@ def run_suite(options: EvalOptions, before_loading: Callable[[], None] | None = 
         ConfigError: If the suite, a model or an option is unknown.
         DataError: If the folder holds another evaluation, or prompts cannot be read.
         ModelError: If a model or a scorer cannot be loaded.
+        Stopped: If SIGINT, SIGTERM or SIGUSR1 asks for it; the same call goes on. Sections listen between two pictures
+            and two batches of features; what they compute from these is computed to its end.
     """
-    from t2ialign.eval.suites.report import finish, headlines
+    from t2ialign.eval.suites.report import headlines
 
     began = time.monotonic()
-    plan = make_plan(options)
+    asked = make_plan(options)
+    plan = read_rewrites(asked)
+    swept = sweep_plan(plan)
     redo = _redo(plan, options.redo)
-    if not redo and _is_finished(plan):
+    if not redo and _is_finished(asked, plan, swept):
         return _summary(plan, 0, 0, (), tuple(headlines(plan)), began)
     if before_loading is not None:
         before_loading()
     from t2ialign.generation.processes import Processes
 
-    processes = Processes()
+    with Processes() as processes:
+        return _run(asked, options, redo, processes, began)
+
+
+def _run(asked: Plan, options: EvalOptions, redo: set[str], processes: Processes, began: float) -> EvalSummary:
+    from t2ialign.eval.suites.report import finish, headlines
+
     if processes.rank == 0:
-        agree(plan)
+        agree(asked)
+        write_rewrites(asked, options.device)
+    processes.wait()
+    plan = read_rewrites(asked)
+    swept = sweep_plan(plan)
+    if processes.rank == 0:
+        prepare(plan, swept)
     processes.wait()
     made = _generate(plan, options, processes)
     scored = _score(plan, options, processes)
+    more = (0, 0)
+    if swept is not None:
+        more = _generate(swept, options, processes), _score(swept, options, processes)
     processes.wait()
     if processes.rank != 0:
         processes.wait()
-        return _summary(plan, made, scored, (), (), began)
+        return _summary(plan, made + more[0], scored + more[1], (), (), began)
     from t2ialign.eval.suites.evidence import Evidence
 
-    evidence = Evidence(plan, device=options.device, batch_size=_batch(plan, options))
+    plan = with_sweep(plan, swept)
+    evidence = Evidence(
+        plan, device=options.device, batch_size=_batch(plan, options), between=processes.check, swept=swept
+    )
     state = _state(plan)
-    measured = [
-        name
-        for name in plan.suite.sections
-        if _measure(evidence, name, state, again=name in redo or made > 0 or scored > 0)
-    ]
+    measured = []
+    for number, name in enumerate(plan.suite.sections):
+        try:
+            processes.check()
+            again = name in redo or made > 0 or scored > 0 or (name == SWEEP_SECTION and any(more))
+            if _measure(evidence, name, state, again=again):
+                measured.append(name)
+        except Stopped as stop:
+            there = f"pictures and scores are there, and {number} of {len(plan.suite.sections)} sections"
+            raise Stopped(stop.number, f"{there}; the same command goes on") from None
     finish(plan, state, stale=bool(measured))
     processes.wait()
-    return _summary(plan, made, scored, tuple(measured), tuple(headlines(plan)), began)
+    return _summary(plan, made + more[0], scored + more[1], tuple(measured), tuple(headlines(plan)), began)
 
 
 def _summary(
@@ -112,16 +143,20 @@ def _summary(
     return EvalSummary(report, page, made, scored, measured, plan.pictures_per_model, said, time.monotonic() - began)
 
 
-def _is_finished(plan: Plan) -> bool:
+def _is_finished(asked: Plan, plan: Plan, swept: Plan | None) -> bool:
     """Tell from the files alone whether there is nothing to do; refuse a folder of another plan."""
     from t2ialign.eval.suites.report import is_reported
 
     if not (plan.folder / PLAN).is_file():
         return False
-    agree(plan)
-    sets = [(prompts, label) for prompts in plan.prompts for label in plan.labels]
-    whole = all(is_whole(plan, *each) and _is_scored(plan, *each) for each in sets)
-    return whole and is_reported(plan, _state(plan))
+    agree(asked)
+    if not is_rewritten(asked):
+        return False
+    for each in (plan, *([] if swept is None else [swept])):
+        sets = [(prompts, label) for prompts in each.prompts for label in each.labels]
+        if not all(is_whole(each, *place) and _is_scored(each, *place) for place in sets):
+            return False
+    return is_reported(with_sweep(plan, swept), _state(plan))
 
 
 def _redo(plan: Plan, names: Sequence[str]) -> set[str]:
@@ -138,8 +173,8 @@ def _batch(plan: Plan, options: EvalOptions) -> int:
     return options.batch_size or plan.suite.batch_size
 
 
-def _generate(plan: Plan, options: EvalOptions, processes: Any) -> int:
-    """Make the pictures that are missing; return how many this process made."""
+def _generate(plan: Plan, options: EvalOptions, processes: Processes) -> int:
+    """Make the pictures that are missing; return how many were made."""
     lacking = [
         (prompts, model)
         for prompts in plan.prompts
@@ -153,8 +188,8 @@ def _generate(plan: Plan, options: EvalOptions, processes: Any) -> int:
     from t2ialign.generation.run import generate
 
     made = 0
-    how = plan.suite.generation
     for prompts, model in lacking:
+        how = plan.how.get(model.label, plan.suite.generation)
         logger.info("pictures of %s for %s", model.label, prompts)
         summary = generate(
             GenerateOptions(
@@ -199,7 +234,7 @@ def is_whole(plan: Plan, prompts: str, label: str) -> bool:
     return wanted <= there
 
 
-def _score(plan: Plan, options: EvalOptions, processes: Any) -> int:
+def _score(plan: Plan, options: EvalOptions, processes: Processes) -> int:
     """Score the sets that are not scored as they are now; return how many."""
     lacking = [
         (prompts, model.label)
@@ -265,10 +300,10 @@ def section_file(plan: Plan, name: str) -> Path:
 
 
 def read_section(plan: Plan, name: str, state: str) -> Findings | None:
-    """Return a section's findings, if they are of this state of the folder."""
+    """Return a section's findings, if they are of this state of the folder and of these judges."""
     try:
         content = json.loads(section_file(plan, name).read_text(encoding="utf-8"))
-        return Findings.from_dict(content["findings"]) if content["state"] == state else None
+        return Findings.from_dict(content["findings"]) if content["state"] == plan.section_state(name, state) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -284,5 +319,5 @@ def _measure(evidence: Evidence, name: str, state: str, *, again: bool) -> bool:
     except (ConfigError, DataError, ModelError) as error:
         raise type(error)(f"section {name}: {error}") from error
     logger.info("%s: %.1f s", SECTIONS[name], time.monotonic() - began)
-    write_json(section_file(plan, name), {"state": state, "findings": findings.to_dict()})
+    write_json(section_file(plan, name), {"state": plan.section_state(name, state), "findings": findings.to_dict()})
     return True

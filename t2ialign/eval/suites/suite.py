@@ -14,7 +14,9 @@ from typing import Any
 from t2ialign.config import REQUIRED, load, nearest, option, to_dict
 from t2ialign.config.files import read_yaml
 from t2ialign.errors import ConfigError
-from t2ialign.eval.suites.sections import SECTIONS, options_class
+from t2ialign.eval.suites.judges import judge_identity
+from t2ialign.eval.suites.sections import SECTIONS, judges, options_class
+from t2ialign.eval.suites.sweep_options import SweepOptions
 
 
 @dataclass
@@ -24,6 +26,10 @@ class PromptSet:
     source: str = option(REQUIRED, "Own set by name, public set by name, or a prompt file.")
     images_per_prompt: int = option(1, "Pictures of each prompt and model, with the same seeds for all models.")
     limit: int | None = option(None, "At most so many prompts, chosen by a digest of their ids and not by position.")
+    suffix: str = option("", "Words put behind every prompt, such as a diversity intervention.")
+    rewrite: str | None = option(
+        None, "Chat model that rewrites every prompt by the facts in its line (fact-augmented intervention)."
+    )
 
     @property
     def name(self) -> str:
@@ -36,6 +42,20 @@ class PromptSet:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if self.rewrite is not None:
+            from t2ialign.chat.options import parse_spec
+
+            parse_spec(self.rewrite)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides the prompts; what is not asked for is left out."""
+        found: dict[str, Any] = to_dict(self) | {"source": self.name}
+        del found["rewrite"]
+        if not self.suffix:
+            del found["suffix"]
+        if self.rewrite is not None:
+            found["rewrite"] = judge_identity(self.rewrite)
+        return found
 
 
 @dataclass
@@ -62,6 +82,7 @@ class SuiteHead:
     embedder: str | None = option(None, "Scorer whose picture features diversity and fidelity are measured in.")
     batch_size: int = option(8, "Pictures made and scored at once, where the command line does not say.")
     generation: Generation = option(Generation, "How the pictures are made.")
+    sweep: SweepOptions = option(SweepOptions, "Settings to sweep over, for the section tradeoff.")
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,7 @@ class Suite:
         pictures_per_model: The budget, where it is known beforehand.
         sections: Options of each section by name, in the order of the report.
         batch_size: Pictures at once; it decides no figure.
+        sweep: Settings that pictures are made at besides, for the section tradeoff; like a judge, it may come later.
     """
 
     name: str
@@ -89,19 +111,33 @@ class Suite:
     pictures_per_model: int | None
     sections: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+    sweep: SweepOptions = field(default_factory=SweepOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the figures, as plain values for JSON."""
         return {
             "name": self.name,
             "description": self.description,
-            "prompts": {name: to_dict(each) | {"source": each.name} for name, each in self.prompts.items()},
+            "prompts": {name: each.to_dict() for name, each in self.prompts.items()},
             "generation": to_dict(self.generation),
             "scorers": list(self.scorers),
             "embedder": self.embedder,
             "pictures_per_model": self.pictures_per_model,
-            "sections": {name: to_dict(each) for name, each in self.sections.items()},
+            "sections": {name: _planned(name, each) for name, each in self.sections.items()},
         }
+
+
+def _planned(name: str, options: Any) -> dict[str, Any]:
+    """Return a section's options without its judges, and without the folders of this machine."""
+    found = to_dict(options)
+    for key in judges(name):
+        found.pop(key, None)
+    return {key: _without_folders(value) for key, value in found.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    is_place = isinstance(value, str) and len(PurePath(value).parts) > 1 and Path(value).expanduser().exists()
+    return PurePath(value).name if is_place else value
 
 
 def read_suite(path: Path) -> Suite:
@@ -133,6 +169,7 @@ def read_suite(path: Path) -> Suite:
         head.pictures_per_model,
         sections,
         head.batch_size,
+        head.sweep,
     )
 
 

@@ -64,6 +64,9 @@ class RewardExamples:
 
     features: list[tuple[Tensor, Tensor]] | None = None
     stages: Sequence[NDArray[np.int64]] | None = None
+    blocks: Sequence[NDArray[np.int64]] | None = None
+    buckets: NDArray[np.int64] | None = None
+    bucket_group: int | None = None
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 
 from t2ialign.engine.order import Schedule
 from t2ialign.engine.task import StopRequested, Task
+from t2ialign.errors import DataError
 from t2ialign.objectives import LossOutput
 from t2ialign.reward_models.clip_backends import TransformersBackend
 from t2ialign.reward_models.training.examples import RewardExamples
 from t2ialign.reward_models.training.losses import example_means, pair_loss, weighted_mean
 from t2ialign.reward_models.training.net import Batch, RewardNet
+
+logger = logging.getLogger(__name__)
 
 CACHE_BYTES, CACHE_BATCH = 4 * 2**30, 32
 """Features of more than this many bytes are computed anew in each step; examples that run through CLIP at once."""
@@ -81,7 +85,11 @@ class RewardTask(Task):
             if stop():
                 return
             rows = range(start, min(start + CACHE_BATCH, len(self._examples)))
-            batch = self._examples.collate([self._examples.read(row) for row in rows]).to(device)
+            try:
+                batch = self._examples.collate([self._examples.read(row) for row in rows]).to(device)
+            except DataError as error:  # what becomes of it is the loop's to say, example by example
+                logger.warning("the towers are not run beforehand: %s", error)
+                return
             with torch.no_grad():
                 pictures, texts = (each.cpu() for each in self.net.features(batch))
             for number in range(len(rows)):

@@ -27,8 +27,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate import Accelerator
+
 from t2ialign.data.pairs import PairDataset, Ties, load_pairs
 from t2ialign.data.rankings import Ranking, read_rankings
+from t2ialign.engine.launch import Launch
 from t2ialign.engine.loop import fit
 from t2ialign.engine.processes import make_accelerator
 from t2ialign.engine.resume import check_output
@@ -86,6 +89,11 @@ class RewardTrainer:
         check_output(Path(config.output_dir), config.resume)
         data, held_out = self._given if self._given is not None else load_data(config)
         accelerator = make_accelerator(config)
+        with Launch():
+            return self._train(accelerator, data, held_out)
+
+    def _train(self, accelerator: Accelerator, data: Data, held_out: Data | None) -> dict[str, Any]:
+        config = self.config
         backend = load_backend(config.model, device=accelerator.device, dtype="float32", revision=config.revision)
         if not isinstance(backend, TransformersBackend):
             raise ModelError(f"{config.model} is a checkpoint of open_clip; training needs a transformers CLIPModel")

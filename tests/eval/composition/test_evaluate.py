@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from helpers.detectors import tiny_grounding_dino, tiny_owl
 from helpers.image_sets import write_plain_set
-from helpers.tiny import tiny_tokenizer
 from t2ialign.data.image_sets import ImageSet
 from t2ialign.data.layouts import geneval
 from t2ialign.errors import DataError, ModelError
@@ -29,6 +28,7 @@ from t2ialign.eval.composition import (
 )
 from t2ialign.eval.composition.colors import KnownColors
 from t2ialign.eval.composition.detectors import OracleDetector, ResultsDetector, ZeroShotDetector
+from t2ialign.eval.composition.kept import KeptDetector
 from t2ialign.eval.composition.summary import ResultLine
 from t2ialign.mini import world
 
@@ -238,30 +238,9 @@ def test_results_of_mmdet_are_looked_up(tmp_path: Path) -> None:
         ResultsDetector(lines)
 
 
-def _tiny_owl(folder: Path) -> Path:
-    from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
-
-    tokenizer = tiny_tokenizer()
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    model = Owlv2ForObjectDetection(
-        Owlv2Config(
-            text_config={**shape, "vocab_size": len(tokenizer), "max_position_embeddings": 77, **ends},
-            vision_config={**shape, "image_size": 32, "patch_size": 8},
-            projection_dim=32,
-        )
-    )
-    assert isinstance(tokenizer, CLIPTokenizer)
-    tokenizer.model_max_length = 77
-    processor = Owlv2Processor(Owlv2ImageProcessor(size={"height": 32, "width": 32}), tokenizer)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-def test_a_zero_shot_detector_of_transformers_is_asked(tmp_path: Path) -> None:
-    detector = ZeroShotDetector.load(str(_tiny_owl(tmp_path / "owl")), least=0.0, distractors=("cat",))
+@pytest.mark.parametrize("kind", ["Owlv2", "OwlViT"])
+def test_a_zero_shot_detector_of_transformers_is_asked(tmp_path: Path, kind: str) -> None:
+    detector = ZeroShotDetector.load(str(tiny_owl(tmp_path / "owl", kind=kind)), least=0.0, distractors=("cat",))
     picture = Image.effect_noise((80, 60), 80).convert("RGB")
     found = detector.detect(picture, ["dog", "bench"])
     assert set(found) <= {"dog", "bench"}  # what was only offered beside is not handed out
@@ -272,7 +251,33 @@ def test_a_zero_shot_detector_of_transformers_is_asked(tmp_path: Path) -> None:
     assert {k: [e.score for e in v] for k, v in again.items()} == {k: [e.score for e in v] for k, v in found.items()}
     alone = detector.detect(picture, ["dog"])
     assert set(alone) <= {"dog"}
-    assert detector.info()["detector"] == "Owlv2ForObjectDetection"
+    assert detector.info()["detector"] == f"{kind}ForObjectDetection"
+
+
+def test_grounding_dino_is_asked_for_one_class_at_a_time(tmp_path: Path) -> None:
+    detector = ZeroShotDetector.load(str(tiny_grounding_dino(tmp_path / "dino")), least=0.0)
+    picture = Image.effect_noise((80, 60), 80).convert("RGB")
+    found = detector.detect(picture, ["dog", "bench"])
+    every = [each for all_of in found.values() for each in all_of]
+    assert every
+    assert all(0 <= e.box.left <= e.box.right <= 80 and 0 <= e.box.top <= e.box.bottom <= 60 for e in every)
+    alone = detector.detect(picture, ["bench"])
+    assert [e.score for e in alone["bench"]] == [e.score for e in found["bench"]]  # whoever is asked for beside
+    with pytest.raises(ValueError, match="one class at a time"):
+        ZeroShotDetector(detector.model, detector.processor, distractors=("cat",))
+
+
+def test_what_was_found_is_kept_and_a_torn_line_is_found_again(tmp_path: Path) -> None:
+    sets = mini_set(tmp_path)
+    kept = KeptDetector(OracleDetector(), tmp_path / "kept", "base")
+    first = evaluate_composition(sets, kept, KnownColors(), tasks=mini_task)
+    whole = kept.file.read_text()
+    assert len(whole.splitlines()) == 6
+    for there in (whole, whole[:-20], whole.replace('"found"', '"lost"', 1), ""):
+        kept.file.write_text(there)
+        again = KeptDetector(OracleDetector(), tmp_path / "kept", "base")
+        assert evaluate_composition(sets, again, KnownColors(), tasks=mini_task).pictures == first.pictures
+        assert kept.file.read_text() == whole
 
 
 def test_a_detector_that_is_not_there_says_so(tmp_path: Path) -> None:

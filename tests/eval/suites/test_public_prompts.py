@@ -69,4 +69,4 @@ def test_the_real_files_have_the_published_size(name: str, categories: int) -> N
 @real
 def test_geneval_s_conditions_stay_with_the_prompt() -> None:
     first = read_public("geneval", Path(REAL or ""))[0]
-    assert json.loads(first.extra["geneval"])["include"][0]["class"]
+    assert first.extra == {"tag": "single_object", "include": [{"class": "bench", "count": 1}]}

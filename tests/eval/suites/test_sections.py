@@ -232,8 +232,20 @@ def test_fidelity_is_named_after_its_features_and_finds_the_wrong_pictures(tmp_p
     (text,) = [each["text"] for each in section(report, "fidelity")["sentences"]]
     assert "french's pictures are farther from real ones than base's" in text
     assert "mini-clip features (not FID)" in text
-    (told,) = [each for each in section(report, "awareness")["sentences"]]
-    assert told["tone"] == "worse"
+    told = section(report, "awareness")["sentences"]
+    assert [each["tone"] for each in told] == ["worse", "worse", "open"]
+    assert told[1]["text"].startswith("french's pictures are rated worse in faithfulness")
+    assert told[2]["text"].startswith("No difference in realism is shown")
     figures = report["figures"]
+    assert figures["awareness/named/base/faithfulness"]["value"] > 4.5
+    assert 2.5 < figures["awareness/named/french/faithfulness"]["value"] < 3.5  # another flag, and once the right one
+    assert figures["awareness/named/french/realism"]["value"] > 4.5  # a flag is a flag, whosesoever
+    assert figures["awareness/named/base/top1"]["value"] > 0.6  # asked in the words that the prompts have
+    for country in [flag.name for flag in FLAGS.values()][3:10:3]:  # one prompt each: neither an interval nor pooled
+        assert "low" not in figures[f"awareness/named/french/{country}/faithfulness"]
+        assert f"awareness/named/french/{country}/faithfulness_pooled" not in figures
+    blocks = section(report, "awareness")["blocks"]
+    assert not [block for block in blocks if block.get("title", "").startswith("faithfulness by country")]
+    assert any(block["kind"] == "note" and "faithfulness by country" in block["text"] for block in blocks)
     assert figures["awareness/named/base/contrast_best"]["value"] > 0.6
     assert figures["awareness/named/french/contrast_best"]["value"] < 0.3

@@ -56,9 +56,9 @@ def measure(evidence: Evidence, options: Options) -> Findings:
     if options.real == "mini-world" and (reason := next(filter(None, map(evidence.oracle_world, sets)), "")):
         return Findings.absent(NAME, SECTIONS[NAME], reason, DEFINITION)
     findings = Findings(NAME, SECTIONS[NAME], definition=DEFINITION)
-    real = evidence.embedder.embed_images(_real(evidence, options, sets)).numpy().astype(np.float64)
+    real = real_features(evidence, options.real, options.count, sets)
     info = dict(evidence.embedder.info())
-    findings.info["real pictures"] = {"source": options.real, "n": len(real)}
+    findings.info["real pictures"] = {"source": Path(options.real).name, "n": len(real)}
     settings: dict[str, Any] = {
         "features": _name(evidence.plan.suite.embedder),
         "resamples": options.resamples,
@@ -89,12 +89,29 @@ def _cloud(evidence: Evidence, sets: list[str], label: str) -> tuple[np.ndarray[
     return np.concatenate([each.values for each in features]), ids
 
 
-def _real(evidence: Evidence, options: Options, sets: list[str]) -> list[Path] | list[Image.Image]:
-    if options.real == "mini-world":
-        return drawn(evidence, sets, options.count)
-    folder = Path(options.real or "").expanduser()
+def real_features(evidence: Evidence, real: str, count: int, sets: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the embedder's features of real pictures, [n, D].
+
+    Args:
+        evidence: Whose embedder it is.
+        real: Folder of real pictures, or `mini-world`.
+        count: Pictures that are drawn of the mini-world.
+        sets: Prompt sets from which these are drawn.
+
+    Raises:
+        ConfigError: If there is no such folder.
+        DataError: If it holds too few pictures.
+    """
+    found: np.ndarray[Any, np.dtype[np.float64]] = evidence.embedder.embed_images(
+        drawn(evidence, sets, count) if real == "mini-world" else _files(real)
+    ).numpy()
+    return found.astype(np.float64)
+
+
+def _files(real: str) -> list[Path]:
+    folder = Path(real).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"there is no folder of real pictures {options.real!r}")
+        raise ConfigError(f"there is no folder of real pictures {real!r}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
     if len(files) < 10:
         raise DataError(f"{folder} holds {len(files)} pictures; fidelity needs hundreds of real ones")

@@ -52,15 +52,12 @@ def watched_points(model: Contender) -> list[Point]:
     """Read the checkpoints that were watched, by step; empty where there are none.
 
     Args:
-        model: Its adapter or model is looked for as `RUN/final`, beside which `RUN/metrics.jsonl` lies.
+        model: Its adapter, or its model where it has none, is looked for as `RUN/final`, beside which
+            `RUN/metrics.jsonl` lies; what an adapter's base was trained by is not this model's training.
     """
-    for place in (model.adapter, model.model):
-        if place is None or not (folder := Path(place).expanduser()).is_dir():
-            continue
-        file = folder.resolve().parent / "metrics.jsonl"
-        if file.is_file() and (points := _points(file)):
-            return points
-    return []
+    folder = Path(model.adapter or model.model).expanduser()
+    file = folder.resolve().parent / "metrics.jsonl"
+    return _points(file) if folder.is_dir() and file.is_file() else []
 
 
 def _points(file: Path) -> list[Point]:
