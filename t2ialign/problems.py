@@ -58,11 +58,15 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def loading_errors() -> tuple[type[Exception], ...]:
-    """What the libraries raise for weights that are missing, damaged, of another shape, or a pickle with code in it."""
+def loading_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What the libraries raise for weights that are missing, damaged, of another shape, or a pickle with code in it.
+
+    Args:
+        more: What else is taken for one.
+    """
     from safetensors import SafetensorError
 
-    return (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError, SafetensorError)
+    return (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError, SafetensorError, *more)
 
 
 def short(error: BaseException) -> str:

@@ -19,18 +19,19 @@ from t2ialign.trainers.dpo import DiffusionDPOTrainer
 
 
 def test_drawing_and_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [{"prompt_id": f"../{name}", "prompt": prompt} for name, prompt in PROMPTS.items()]
+    prompts = {name: PROMPTS[name] for name in ("100 kB", "null", "escapes of a terminal", "a path")}
+    lines = [{"prompt_id": f"../{name}", "prompt": prompt} for name, prompt in prompts.items()]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     images = tmp_path / "set"
     words = ["--model", "mini-sd", "--prompts", str(tmp_path / "prompts.jsonl"), "--num_inference_steps", "1"]
     assert main(["generate", *words, "--output_dir", str(images)]) == 0
     drawn = ImageSet(images)
-    assert [record.prompt for record in drawn] == list(PROMPTS.values())
-    assert [record.file_name for record in drawn] == [f"images/{n:06d}/0000.png" for n in range(len(PROMPTS))]
+    assert [record.prompt for record in drawn] == list(prompts.values())
+    assert [record.file_name for record in drawn] == [f"images/{n:06d}/0000.png" for n in range(len(prompts))]
     assert json.loads((images / "metadata.jsonl").read_text().splitlines()[0])["prompt"] == PROMPTS["100 kB"]
     assert main(["grid", str(images), "--output", str(tmp_path / "grid.png")]) == 0
     with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.height > 1000
+        assert grid.height > 400
     said = capsys.readouterr()
     assert "\x1b" not in said.out + said.err
     made = sorted(path.relative_to(tmp_path).parts[0] for path in tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -127,26 +128,25 @@ def test_a_configuration_with_a_key_in_it_is_refused_unseen(
 
 
 def test_checkpoints_and_trackers_get_clean_options_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import t2ialign.engine.processes as processes
+    from accelerate import Accelerator
 
     sent: list[object] = []
-    monkeypatch.setattr(processes.Accelerator, "init_trackers", lambda self, name, config: sent.append(config))
-    monkeypatch.setattr(processes, "_tracker", lambda name: None)
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda self, name, config: sent.append(config))
+    monkeypatch.setattr("t2ialign.engine.processes._tracker", lambda name: None)
     pairs = colour_pairs(tmp_path / "pairs", 4)
-    secret = (f"a https://me:{PASSWORD}@host/x",)
-    config = dpo_config(tmp_path / "run", steps=1, checkpoint_every=1, sample_prompts=secret, tracker="tensorboard")
-    DiffusionDPOTrainer(config, model=tiny_model(), pairs=pairs).train()
+
+    def train(**changes: Any) -> dict[str, Any]:
+        options = {"checkpoint_every": 1, "tracker": "tensorboard", "lr_scheduler": "constant"}
+        told = (f"a https://me:{PASSWORD}@host/x",)
+        config = dpo_config(tmp_path / "run", sample_prompts=told, **options, **changes)
+        return DiffusionDPOTrainer(config, model=tiny_model(), pairs=pairs).train()
+
+    train(steps=1)
     manifest = read_manifest(tmp_path / "run/checkpoints/step-000001")
     assert "<redacted>@host" in json.dumps(manifest["config"])
-    assert sent
+    assert train(steps=2, resume="latest")["resumed_from"] == 1
+    assert len(sent) == 2
     assert not leaks(tmp_path, repr(sent))
-    again = dpo_config(
-        tmp_path / "run", steps=2, checkpoint_every=1, sample_prompts=secret, lr_scheduler="constant", resume="latest"
-    )
-    first = dpo_config(tmp_path / "run", steps=1, sample_prompts=secret)
-    if first.lr_scheduler == again.lr_scheduler:
-        DiffusionDPOTrainer(again, model=tiny_model(), pairs=pairs).train()
-    assert not leaks(tmp_path)
 
 
 def test_a_card_holds_no_paths_of_the_machine_and_no_keys(tmp_path: Path) -> None:

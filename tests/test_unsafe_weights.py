@@ -202,7 +202,7 @@ def zipped(marker: Path) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", [raw, zipped])
+@pytest.mark.parametrize("kind", [raw, pytest.param(zipped, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("door", DOORS)
 def test_code_in_weights_never_runs(door: str, kind: Callable[[Path], bytes], shop: Shop, tmp_path: Path) -> None:
     marker = tmp_path / "marker"

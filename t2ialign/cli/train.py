@@ -40,6 +40,7 @@ SHOWN = (
     "pairs.count",
     "prompts.count",
     "captions_cut",
+    "bad_pairs.count",
     "users.count",
     "users.pairs_used_as_shots",
     "seconds",

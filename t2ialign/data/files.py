@@ -79,7 +79,7 @@ def downloaded(name: object) -> Path:
     from huggingface_hub import constants
 
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise DataError(f"a picture is needed, not {told(name)}")
+        raise DataError(f"a relative path is needed, not {told(name)}")
     caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
     try:
         path = Path(name).resolve()

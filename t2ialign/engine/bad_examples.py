@@ -79,7 +79,8 @@ class DrawnExamples(Dataset[Drawn]):
 
     def __getitem__(self, key: tuple[int, int]) -> Drawn:
         n, index = key
-        draws, bad = Draws(self._schedule.seed, n), {}
+        draws = Draws(self._schedule.seed, n)
+        bad: Reasons = {}
         for entry in self._in_turn(n, index):
             if (example := self._read(entry, draws)) is not None:
                 return Drawn(example, bad)
@@ -216,8 +217,9 @@ def unreadable(reason: str) -> DataError:
 def too_many(bad: Reasons, allowed: int, share: float, name: str) -> DataError:
     """Make the error for more bad entries than a run takes."""
     told = "; ".join(bad[entry] for entry in sorted(bad)[:_IN_ERRORS])
+    what = name if len(bad) != 1 else name.removesuffix("s")
     more = "" if len(bad) <= _IN_ERRORS else f"; and {len(bad) - _IN_ERRORS} more"
     return DataError(
-        f"{len(bad)} {name} can not be read, where max_bad_share {share:g} allows {allowed}: {told}{more}. Mend them "
+        f"{len(bad)} {what} can not be read, where max_bad_share {share:g} allows {allowed}: {told}{more}. Mend them "
         "(`t2ialign data check` finds all), or raise --max_bad_share"
     )

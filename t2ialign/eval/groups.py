@@ -79,6 +79,7 @@ def group_table(
     groups: Sequence[str],
     *,
     kind: Literal["mean", "rate"] = "mean",
+    bounds: tuple[float, float] = (-np.inf, np.inf),
     resamples: int = 2000,
     seed: int = 0,
 ) -> GroupTable:
@@ -90,7 +91,8 @@ def group_table(
     Args:
         values: One number a prompt, [P], finite; in [0, 1] for rates.
         groups: Group of each prompt, [P]; at least 2 different ones.
-        kind: `rate` takes Wilson's intervals, `mean` the BCa bootstrap.
+        kind: `rate` takes Wilson's intervals, `mean` the BCa bootstrap (and Student's t where prompts are few).
+        bounds: What a mean can be, such as (0, 1) for win rates with ties; intervals are cut there.
         resamples: Bootstrap resamples and permutations.
         seed: Of both.
 
@@ -114,7 +116,7 @@ def group_table(
     made = []
     for i, (name, part) in enumerate(zip(names, parts, strict=True)):
         rest = float(array[index != i].mean())
-        interval = _interval(part, kind, 0.95, resamples, seed)
+        interval = _cut(_interval(part, kind, 0.95, resamples, seed), bounds)
         made.append(Group(name, len(part), float(part.mean()), interval, rest, p_values[i], adjusted[i]))
     made.sort(key=lambda group: (group.value, group.name))
     return GroupTable(
@@ -123,7 +125,7 @@ def group_table(
         n=len(array),
         worst=made[0].name,
         worst_value=made[0].value,
-        worst_ci95=_worst(parts, kind, resamples, seed),
+        worst_ci95=_cut(_worst(parts, kind, resamples, seed), bounds),
         worst_share=_share(parts, names.index(made[0].name), resamples, seed),
         p_differ=p_differ,
     )
@@ -142,6 +144,11 @@ def _interval(part: Array, kind: str, confidence: float, resamples: int, seed: i
 
     reach = float(stats.t.ppf(0.5 + confidence / 2, len(part) - 1) * part.std(ddof=1) / len(part) ** 0.5)
     return min(low, float(part.mean()) - reach), max(high, float(part.mean()) + reach)
+
+
+def _cut(interval: tuple[float, float] | None, bounds: tuple[float, float]) -> tuple[float, float] | None:
+    """Cut an interval at the ends of what there can be."""
+    return None if interval is None else (max(interval[0], bounds[0]), min(interval[1], bounds[1]))
 
 
 def _worst(parts: Sequence[Array], kind: str, resamples: int, seed: int) -> tuple[float, float] | None:

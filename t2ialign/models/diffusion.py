@@ -287,7 +287,9 @@ class DiffusionModel:
         given = conditioning.to(device=noisy.device, dtype=dtype)
         added = None
         if given.pooled is not None:
-            added = {"text_embeds": given.pooled, "time_ids": given.time_ids}
+            # Sizes are whole numbers; as integers no wrapper that casts inputs to half precision rounds them.
+            sizes = None if given.time_ids is None else given.time_ids.long()
+            added = {"text_embeds": given.pooled, "time_ids": sizes}
         more = {} if given.user is None else {"cross_attention_kwargs": user_arguments(network, given.user)}
         output = network(
             noisy.to(dtype),

@@ -180,7 +180,7 @@ def _from_folder(folder: Path, dtype: torch.dtype, variant: str | None) -> Any:
             local_files_only=True,
             **_without_checkers(cls.__name__),
         )
-    except (*loading_errors(), NotImplementedError) as error:
+    except loading_errors(NotImplementedError) as error:
         raise ModelError(_broken_folder(folder, error)) from error
 
 
@@ -222,7 +222,7 @@ def _from_hub(name: str, dtype: torch.dtype, revision: str | None, variant: str 
             use_safetensors=True,
             **_without_checkers(cls.__name__),
         )
-    except (*loading_errors(), NotImplementedError) as error:
+    except loading_errors(NotImplementedError) as error:
         raise ModelError(hub_problem(name, revision, error)) from error
 
 

@@ -58,6 +58,7 @@ class ModelConfig(TrainConfig):
         "Number format of the VAE. auto is that of frozen weights, but float32 where its configuration asks for it.",
         choices=VAE_TYPES,
     )
+    vae_slicing: bool = option(False, "The VAE takes a batch one picture at a time: less memory, a little more time.")
     channels_last: bool = option(
         False, "Channels-last layout of the UNet's convolutions: faster in half precision on recent GPUs."
     )

@@ -90,7 +90,11 @@ class ModelTask(Task):
         self._autocast = autocast
         self._make_trainable(needs_reference)
         self.model.unet.train()
-        save_memory(self.model, gradient_checkpointing=bool(config.gradient_checkpointing))
+        save_memory(
+            self.model,
+            gradient_checkpointing=bool(config.gradient_checkpointing),
+            vae_slicing=config.vae_slicing,
+        )
         copies = [self.reference.unet] if isinstance(self.reference, FrozenCopy) else []
         speed_up(self.model, *copies, channels_last=config.channels_last, compile=config.compile, vae=False)
 

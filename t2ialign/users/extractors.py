@@ -122,7 +122,7 @@ def loaded(what: str, checkpoint: str, load: Callable[[], Any]) -> Any:
     """
     try:
         return load()
-    except (*loading_errors(), AttributeError, TypeError) as error:
+    except loading_errors(AttributeError, TypeError) as error:
         if Path(checkpoint).expanduser().exists() or not isinstance(error, OSError):
             raise ModelError(f"{checkpoint} is no {what} with safetensors weights: {short(error)}") from error
         raise ModelError(hub_problem(checkpoint, None, error, kind=what)) from error

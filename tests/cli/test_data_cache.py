@@ -104,6 +104,6 @@ def test_two_processes_share_the_work_and_two_launches_the_folder(place: Path, t
     assert report["latents"]["added"] < 200
     assert found["latents"]["rows"] >= 200
     assert found["latents"]["damaged"] == 0
-    assert main(words(place, cache)[:2] + [str(many)] + words(place, cache)[3:]) == 0
+    assert main([*words(place, cache)[:2], str(many), *words(place, cache)[3:]]) == 0
     again = json.loads((cache / "report.json").read_text())
     assert (again["latents"]["found"], again["latents"]["added"]) == (200, 0)

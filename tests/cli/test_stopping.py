@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from helpers.eval_tiny import write_suite
 from helpers.pairs import colour_pairs
 from helpers.rated_sets import mini_set
 from helpers.tiny import save_tiny
@@ -209,6 +211,26 @@ def test_captions_and_checks(works: Works, place: Path, tmp_path: Path) -> None:
     assert "a check keeps nothing and begins anew" in child.said()
 
 
+@pytest.mark.slow
+def test_an_evaluation(works: Works, tmp_path: Path) -> None:
+    suite, log = write_suite(tmp_path), tmp_path / "log"
+
+    def words(output: Path) -> list[object]:
+        models: list[object] = ["--model", "base=mini-sd", "--model", "again=mini-sd", "--device", "cpu"]
+        return ["eval", suite, *models, "--resamples", 100, "--workers", 0, "--output_dir", output]
+
+    output = tmp_path / "stopped"
+    child = works.start(*words(output), log=log, slow={"read": 0.3})
+    child.until(lambda: (output / "sections").exists() and child.steps > 20)  # by then it measures
+    assert ends_soon(child, INT) == 130
+    assert "stopped by SIGINT: pictures and scores are there, and" in child.said()
+    works.run(*words(output), log=log)
+    works.run(*words(tmp_path / "whole"), log=log)
+    one, two = (pq.read_table(folder / "rows.parquet").to_pylist() for folder in (output, tmp_path / "whole"))
+    assert one == two
+    assert one
+
+
 def train(place: Path, output: Path, *more: object) -> list[object]:
     words: list[object] = ["train", "dpo", "--model", place / "tiny-sd15", "--pairs", place / "pairs", "--steps", 4]
     words += ["--batch_size", 4, "--learning_rate", 1e-3, "--sample_every", 2, "--checkpoint_every", 2]
@@ -251,7 +273,7 @@ def test_training_ends_while_pictures_are_encoded_and_its_workers_leave_that_to_
     works: Works, place: Path, tmp_path: Path, trained: dict[str, Any]
 ) -> None:
     output, log = tmp_path / "run", tmp_path / "log"
-    more = ("--cache_latents", "true")
+    more = ("--cache_latents", "true", "--cache_batch_size", 1)
     child = works.start(*train(place, output, *more), log=log, slow={"vae": 1.0})
     child.until(lambda: child.steps > 0)
     assert ends_soon(child, TERM) == 143

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2ialign.config import REQUIRED, dump_yaml, load, option, options_of, to_dict
-from t2ialign.config.files import REDACTED, redacted
+from t2ialign.config.secrets import REDACTED, redacted
 from t2ialign.errors import ConfigError
 
 

@@ -155,7 +155,8 @@ def test_numbers_out_of_range_in_json(tmp_path: Path) -> None:
 def test_an_image_set_with_absurd_lines(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(GOOD)
     good = {"file_name": "a.png", "prompt_id": "0", "prompt": "a"}
-    for bad in ({"sample": 0.5}, {"sample": True}, {"seed": "1"}, {"width": []}, {"prompt": None}, {"file_name": 3}):
+    absurd: list[dict[str, Any]] = [{"sample": 0.5}, {"sample": True}, {"seed": "1"}, {"width": []}, {"prompt": None}]
+    for bad in (*absurd, {"file_name": 3}):
         (tmp_path / "metadata.jsonl").write_text(
             json.dumps(good) + "\n" + json.dumps(good | {"file_name": "b.png"} | bad)
         )
@@ -172,7 +173,7 @@ def test_any_bytes_as_metadata_end_in_a_clear_error_or_in_rows(line: bytes, tmp_
     (tmp_path / "metadata.jsonl").write_bytes(line)
     for read in (load_pairs, load_unpaired, ImageSet):
         try:
-            read(tmp_path)  # type: ignore[operator]
+            read(tmp_path)
         except DataError:
             continue
     for name in ("p.txt", "p.jsonl", "p.json", "p.csv", "p.tsv"):

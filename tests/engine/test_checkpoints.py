@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from t2ialign.engine.checkpoints import (
     read_checkpoint,
     remove_later,
     write_checkpoint,
+    write_folder,
 )
 from t2ialign.errors import DataError
 
@@ -118,3 +122,88 @@ def test_later_ones_are_removed_on_going_back(tmp_path: Path) -> None:
         write_checkpoint(tmp_path, example(step))
     remove_later(tmp_path, 2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000001", "step-000002"]
+
+
+def spoil(path: Path, how: str) -> None:
+    """Damages a checkpoint in one of the ways that a disk or a copy does."""
+    manifest, weights = path / "manifest.json", path / "trainable.safetensors"
+    content = weights.read_bytes()
+    if how == "manifest cut":
+        manifest.write_bytes(manifest.read_bytes()[:40])
+    elif how == "manifest of something else":
+        manifest.write_text("[]")
+    elif how == "manifest of another step":
+        manifest.write_text(manifest.read_text().replace('"step": 3', '"step": 4'))
+    elif how == "file missing":
+        weights.unlink()
+    elif how == "file cut":
+        weights.write_bytes(content[:-1])
+    elif how == "bit turned":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+WAYS = [
+    "manifest cut",
+    "manifest of something else",
+    "manifest of another step",
+    "file missing",
+    "file cut",
+    "bit turned",
+]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_damaged_one_is_passed_over_with_a_warning_and_refused_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2, 3):
+        write_checkpoint(folder, example(step))
+    spoil(folder / "step-000003", how)
+    with caplog.at_level(logging.WARNING):
+        path, found = open_checkpoint(tmp_path, "latest")
+    assert (path.name, found.step) == ("step-000002", 2)
+    assert "step-000003 is damaged and passed over" in caplog.text
+    if how != "manifest of another step":
+        with pytest.raises(DataError, match="step-000003"):
+            open_checkpoint(tmp_path, str(folder / "step-000003"))
+    if how != "bit turned":  # its sums are compared when it is read
+        assert [path.name for path in list_checkpoints(folder)] == ["step-000001", "step-000002"]
+        write_checkpoint(folder, example(3))
+        assert open_checkpoint(tmp_path, "latest")[1].step == 3
+    remove_later(folder, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002"]
+
+
+def test_damaged_ones_are_pruned_but_count_for_nothing(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path, example(step))
+    spoil(tmp_path / "step-000003", "file cut")
+    spoil(tmp_path / "step-000001", "file cut")
+    write_checkpoint(tmp_path, example(4), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000002", "step-000004"]
+    assert not (tmp_path / "step-000001").exists()
+
+
+def test_room_is_asked_for_before_a_byte_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "checkpoints"
+    write_checkpoint(folder, example(1))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    usage = type(shutil.disk_usage(folder))(10**9, 10**9, checkpoints.MARGIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(DataError, match="it takes 17 MB and 17 MB are free.*--resume latest"):
+            write_checkpoint(folder, example(2), keep=1)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    write_checkpoint(folder, example(2), keep=1)
+
+
+def test_a_folder_of_any_name_keeps_the_examples_and_is_read_by_name(tmp_path: Path) -> None:
+    target = tmp_path / "not-finite-step-000004"
+    write_folder(target, example(3), {"steps": [4]})
+    path, found = open_checkpoint(tmp_path, str(target))
+    assert (path, found.step) == (target, 3)
+    assert json.loads((target / "examples.json").read_text()) == {"steps": [4]}
+    (target / "examples.json").write_text("{}")
+    with pytest.raises(DataError, match=r"examples\.json"):
+        open_checkpoint(tmp_path, str(target))

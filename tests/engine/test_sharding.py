@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,11 @@ from torch import nn
 
 from helpers.tiny import FAMILIES, tiny_unet
 from helpers.toy_task import ToyTask, toy_config
+from helpers.training import dpo_config
+from t2ialign.engine.processes import autocast_of
 from t2ialign.engine.sharding import Twin, as_part, check_backend, check_run, gather, local_part, part_of
 from t2ialign.errors import ConfigError
+from t2ialign.trainers.task import ModelTask
 
 
 def launched(kind: DistributedType, precision: str = "no", **plugin: Any) -> Any:
@@ -87,6 +91,23 @@ def test_a_twin_holds_nothing_until_it_is_filled_and_nothing_after(family: str) 
     assert not any(part.is_meta for part in unet.parameters())
     with twin.filled(parts, torch.device("cpu"), keep=False):
         assert all(part.is_meta for part in twin.module.parameters())
+
+
+def test_fsdp_casts_the_weights_itself() -> None:
+    accelerator: Any = SimpleNamespace(is_fsdp2=True, autocast=None)
+    assert autocast_of(accelerator) is nullcontext
+    accelerator.is_fsdp2 = False
+    assert autocast_of(accelerator) is accelerator.autocast
+
+
+@pytest.mark.parametrize("name", ["compile", "channels_last"])
+def test_what_was_not_tried_on_parts_is_refused(tmp_path: Path, name: str) -> None:
+    config = dpo_config(tmp_path, **{name: True}, optimizer="adamw")
+    ask: Any = ModelTask.whole_only
+    why = ask.fget(SimpleNamespace(_settings=config))
+    assert why is not None
+    assert f"--{name}" in why
+    assert ask.fget(SimpleNamespace(_settings=dpo_config(tmp_path))) is None
 
 
 def test_whole_tensors_stay_the_very_same() -> None:

@@ -66,3 +66,17 @@ def test_intervals_of_small_groups_cover() -> None:
         assert interval is not None
         inside += interval[0] <= 0 <= interval[1]
     assert inside / 300 >= 0.92  # the bootstrap alone covers 83 %
+
+
+def test_intervals_of_win_rates_stay_between_nothing_and_all() -> None:
+    values, groups = [0.0, 1.0, 0.5, 0.0, 1.0, 1.0, 1.0, 0.5], ["a"] * 4 + ["b"] * 4
+    free = group_table(values, groups, resamples=200)
+    cut = group_table(values, groups, bounds=(0.0, 1.0), resamples=200)
+    assert free.worst_ci95 is not None
+    assert free.worst_ci95[0] < 0  # Student's t knows no bounds
+    for wide, narrow in (
+        (free.worst_ci95, cut.worst_ci95),
+        *((a.ci95, b.ci95) for a, b in zip(free.groups, cut.groups, strict=True)),
+    ):
+        assert wide is not None
+        assert narrow == (max(wide[0], 0.0), min(wide[1], 1.0))

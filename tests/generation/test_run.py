@@ -277,7 +277,7 @@ def test_what_is_missing_is_dealt_out_evenly(folder: Path, tmp_path: Path) -> No
     ]
     config = json.loads((tmp_path / "set/config.json").read_text())
     processes = Processes()
-    model = load(asked, *asked.model, None, processes)
+    model = load(asked, asked.model[0], None, processes)
     with open_writer(tmp_path / "set", config, processes) as writer:
         processes.count = 2
         assert fill(writer, model, Wanted(items, variant), asked, processes) == (1, 2)
@@ -297,7 +297,9 @@ def test_a_stop_leaves_a_good_set(folder: Path, tmp_path: Path, monkeypatch: pyt
         return record
 
     monkeypatch.setattr(ImageSetWriter, "add", signal_at_two)
-    with pytest.raises(Stopped, match="stopped by SIGTERM: 2 of 4 pictures of .* are in .*; the same command goes on"):
+    with pytest.raises(
+        Stopped, match=r"stopped by SIGTERM: 2 of 4 pictures of .* are in .*; the same command goes on"
+    ):
         generate(options(folder, tmp_path / "set", batch_size=1))
     monkeypatch.undo()
     assert len(ImageSet(tmp_path / "set")) == 2

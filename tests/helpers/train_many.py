@@ -1,13 +1,16 @@
 """Training runs one after the other, each in forked processes: `python train_many.py JOBS`, a JSON list.
 
 A job has `algorithm`, `options`, `output`, `pairs`, `steps` and, where they are wanted, `processes`, `sharded`, and
-`begun` with `resume`: the folder of another run, which is copied, and the name of the checkpoint to go on from. A step
-has four examples however many processes there are. What is imported is imported once.
+`begun` with `resume`: the folder of another run, which is copied, and the name of the checkpoint to go on from; and
+`poison`: the batch whose gradient is not finite on the second process. A step has four examples however many processes
+there are. What is imported is imported once.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import shutil
 import socket
@@ -39,9 +42,31 @@ def run(job: dict[str, Any]) -> None:
         **{**settings, **job["options"]},
     )
     trainer = trainer_of(job["algorithm"])(config, model=tiny_model())
+    if os.environ.get("RANK") == "1" and "poison" in job:
+        poison(trainer, job["poison"])
     trainer.train()
     if job.get("sharded"):
         check_parts(trainer.task)
+
+
+def poison(trainer: Any, call: int) -> None:
+    """Make the gradient of one batch, counted from 0, not finite on this process; its loss stays."""
+    make_task, calls = trainer.make_task, itertools.count()
+
+    def make(accelerator: Any) -> Any:
+        task = make_task(accelerator)
+        loss = task.loss
+
+        def poisoned(*arguments: Any) -> Any:
+            output = loss(*arguments)
+            if next(calls) == call:
+                output.loss.register_hook(lambda gradient: gradient * math.nan)
+            return output
+
+        task.loss = poisoned
+        return task
+
+    trainer.make_task = make
 
 
 def check_parts(task: Any) -> None:

@@ -197,3 +197,21 @@ def test_facts_about_a_model() -> None:
     parts = [part for part in model.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
     assert not any(part.training for part in parts)
+
+
+def test_sdxls_sizes_reach_the_unet_as_whole_numbers() -> None:
+    class Told(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, **told: Any) -> tuple[torch.Tensor]:
+            self.sizes = told["added_cond_kwargs"]["time_ids"]
+            return (noisy,)
+
+    model = DiffusionModel.from_pipeline(tiny_pipeline("sdxl"), "tiny")
+    told, sizes = Told(), (1023, 769)
+    text = model.encode_prompts(["a"]).with_time_ids(model.time_ids(sizes))
+    model.predict(torch.zeros(1, 4, 8, 8), torch.tensor([7]), text, unet=told)
+    assert told.sizes.tolist() == [[1023, 769, 0, 0, 1023, 769]]
+    assert not told.sizes.is_floating_point(), "FSDP2 casts what is floating to bfloat16, which has no 1023"

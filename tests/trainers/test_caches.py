@@ -474,6 +474,24 @@ def test_encoders_come_back_for_pictures_and_leave_again() -> None:
     )
 
 
+@pytest.mark.gpu
+def test_encoders_are_off_the_gpu_between_pictures(tmp_path: Path, pairs: PairDataset) -> None:
+    config = dpo_config(tmp_path / "run", sample_every=1, steps=2, mixed_precision="auto")
+    trainer = DiffusionDPOTrainer(config, model=tiny_model("sdxl"), pairs=pairs)
+    trainer.train()
+    assert trainer.model is not None
+    assert {part.device.type for part in (trainer.model.vae, *trainer.model.text_encoders)} == {"cpu"}
+    assert trainer.model.device.type == "cuda"
+    assert (tmp_path / "run" / "samples" / "step-000002.png").is_file()
+
+
+def test_the_vae_can_take_one_picture_at_a_time(tmp_path: Path, pairs: PairDataset) -> None:
+    trainer = DiffusionDPOTrainer(dpo_config(tmp_path / "run", steps=1, vae_slicing=True), tiny_model(), pairs)
+    assert trainer.train()["status"] == "done"
+    assert trainer.model is not None
+    assert trainer.model.vae.use_slicing
+
+
 def test_a_run_resumes_with_another_cache(tmp_path: Path, pairs: PairDataset) -> None:
     changes: dict[str, Any] = {"checkpoint_every": 2, "lr_scheduler": "constant"}
     runs = (("whole", 4, "one", None), ("parts", 2, "one", None), ("parts", 4, "two", "latest"))

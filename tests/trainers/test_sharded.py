@@ -57,6 +57,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("lora two", "dpo", LORA | {"batch_size": 1}, **TWO),
         job("ppd one", "ppd", PPD, steps=2),
         job("ppd two", "ppd", PPD, steps=2, **TWO),
+        job("poisoned", "dpo", FULL, steps=3, processes=2, poison=1),
+        job("poisoned two", "dpo", FULL, steps=3, poison=1, **TWO),
         job("half two", "dpo", FULL | {"mixed_precision": "bf16"}, steps=1, **TWO),
     ]
     path = os.pathsep.join([str(SCRIPT.parent.parent.parent), os.environ.get("PYTHONPATH", "")])
@@ -86,6 +88,7 @@ def trained(folder: Path) -> dict[str, torch.Tensor]:
         ("full one", "full one then two"),
         ("lora one", "lora two"),
         ("ppd one", "ppd two"),
+        ("poisoned", "poisoned two"),
     ],
 )
 def test_parts_train_as_the_whole_does(runs: Path, alone: str, parted: str) -> None:
@@ -93,7 +96,9 @@ def test_parts_train_as_the_whole_does(runs: Path, alone: str, parted: str) -> N
     assert len(ones) == len(twos) >= 2
     for one, two in zip(ones, twos, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
-        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+        assert two["skipped"] == one["skipped"] == (alone == "poisoned" and one["step"] == 2)
+        if not one["skipped"]:
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
     whole, parts = trained(runs / alone), trained(runs / parted)
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():

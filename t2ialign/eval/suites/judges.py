@@ -56,3 +56,9 @@ def judge_identity(spec: str) -> dict[str, Any]:
     elif kind == "hf" and path.is_dir():
         found["content"] = content_hash(sorted(path.rglob("*.safetensors")))
     return found
+
+
+def without_folder(text: str, spec: str) -> str:
+    """Return a message about a judge without the folder of this machine that its name has."""
+    path = Path(spec.partition("?")[0].partition(":")[2]).expanduser()
+    return text.replace(f"{path.parent}/", "") if path.is_absolute() else text

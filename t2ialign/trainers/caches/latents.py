@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from t2ialign.engine.bad_examples import BadExamples
-from t2ialign.errors import DataError, ModelError
+from t2ialign.errors import DataError, ModelError, Stopped
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.posterior import Posterior
 from t2ialign.trainers.caches.filling import Filled, Way, Work, fill
@@ -156,9 +157,15 @@ class Unreadable:
 
 
 def look_at(examples: PictureExamples, unreadable: Unreadable, way: Way) -> list[list[Content | None]] | None:
-    """Look at the file of every picture; None if it was interrupted, and for a picture that can not be read."""
+    """Look at the file of every picture; None if it was interrupted, and for a picture that can not be read.
+
+    The processes of a launch look at a part each, and tell each other.
+    """
+    launch, count = way.launch, len(examples)
+    begin, end = (0, count) if launch is None else _part(count, launch.rank, launch.count)
     found: list[list[Content | None]] = []
-    for index in range(len(examples)):
+    wrong: list[tuple[int, str]] = []
+    for index in range(begin, end):
         if way.stop():
             return None
         try:
@@ -167,7 +174,21 @@ def look_at(examples: PictureExamples, unreadable: Unreadable, way: Way) -> list
         except DataError as error:
             unreadable.note(index, error)
             found.append([None] * examples.sides)
-    return found
+            wrong.append((index, str(error)))
+    if launch is None:
+        return found
+    try:
+        launch.wait()
+    except Stopped:
+        return None
+    for index, reason in gather_object(wrong):
+        unreadable.note(index, DataError(reason))
+    everything: list[list[Content | None]] = gather_object(found)
+    return everything
+
+
+def _part(count: int, rank: int, processes: int) -> tuple[int, int]:
+    return count * rank // processes, count * (rank + 1) // processes
 
 
 def jobs_of(

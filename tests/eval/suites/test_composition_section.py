@@ -16,6 +16,7 @@ from helpers.detectors import tiny_grounding_dino, tiny_owl
 from helpers.drawn_eval import drawn_options, drawn_pictures
 from t2ialign.errors import ConfigError
 from t2ialign.eval.composition import TAGS, coco
+from t2ialign.eval.statistics import wilson
 from t2ialign.eval.suites.catalogue import find_prompts
 from t2ialign.eval.suites.options import EvalOptions
 from t2ialign.eval.suites.plan import make_plan
@@ -135,6 +136,11 @@ def test_tasks_are_judged_by_geneval_s_rules_with_intervals_and_differences(pict
     assert figures["composition/geneval/tuned/overall/right"]["value"] == pytest.approx((0.5 + 0.5 + 0 + 0.5) / 4)
     assert figures["composition/geneval/tuned/single_object/any_right"]["value"] == 1
     assert figures["composition/geneval/tuned/colors/any_right"]["value"] == 0
+    # all alike: from Wilson's intervals of 2, 1, 1 and 1 prompts, added in squares
+    lows = [1 - wilson(n, n).low for n in (2, 1, 1, 1)]
+    base = figures["composition/geneval/base/overall/right"]
+    assert base["low"] == pytest.approx(1 - sum(each**2 for each in lows) ** 0.5 / 4)
+    assert base["high"] == 1
     overall = figures["composition/geneval/tuned/overall/right_difference"]
     assert overall["n"] == 5
     assert overall["p"] == pytest.approx(2 * 0.5**5)  # five prompts of five, all worse

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from helpers import eval_tiny
 from helpers.detectors import forbid
 from t2ialign.config import load
 from t2ialign.errors import ConfigError
@@ -32,6 +37,7 @@ sections:
   grids: {lines: 2}
   tradeoff: {real: mini-world, count: 20}
 """
+SWEPT_HEAD = "sweep: {guidance_scale: [1, 6], images_per_prompt: 2}\n"
 PROMPTS = ("a star", "a ring", "a circle")
 
 
@@ -112,6 +118,25 @@ def test_a_sweep_may_come_later_grow_and_lose_a_picture(suite: EvalOptions) -> N
     assert (suite.output_dir / "rows.parquet").read_bytes() == before
     assert run_suite(small).measured == ("tradeoff",)  # back to the smaller one: nothing is made
     assert "tradeoff/open/sweep/base_guidance-6/oracle_mean" not in report_of(suite)["figures"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["sets/open/base_guidance-6/images/000001/*.png", "state/*base_guidance-1*"])
+def test_a_sweep_that_was_killed_is_continued_to_the_same_report(suite: EvalOptions, seen: str) -> None:
+    file, whole, torn = Path(suite.suite), suite.output_dir / "whole", suite.output_dir / "torn"
+    file.write_text(SWEPT_HEAD + file.read_text().replace("batch_size: 8", "batch_size: 1"))
+    eval_tiny.main(str(file), str(whole))
+    words = [sys.executable, eval_tiny.__file__, str(file), str(torn)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 180
+    while time.monotonic() < end and process.poll() is None and not list((torn / "sweep").glob(seen)):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (torn / "report.json").exists()
+    eval_tiny.main(str(file), str(torn))
+    for name in ("rows.parquet", "report.json"):
+        assert (torn / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_checkpoints_are_points(suite: EvalOptions, tmp_path: Path) -> None:

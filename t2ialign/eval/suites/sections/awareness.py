@@ -17,7 +17,7 @@ from t2ialign.eval.compare import compare_scores
 from t2ialign.eval.report import p_text
 from t2ialign.eval.statistics import holm
 from t2ialign.eval.suites.findings import Findings, Row, cell, note, number, percent, plot, span, span_percent, table
-from t2ialign.eval.suites.judges import ANNOTATIONS, check_judge, judge_identity
+from t2ialign.eval.suites.judges import ANNOTATIONS, check_judge, judge_identity, without_folder
 from t2ialign.eval.suites.sections import SECTIONS
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _rate(
     try:
         made = {label: _ratings(findings, evidence, options, prompts, label, targets, asked) for label in seen}
     except (DataError, ModelError, MissingDependencyError) as error:
-        said = str(error).replace(f"{Path(options.judge.partition(':')[2]).expanduser().parent}/", "").rstrip(".")
+        said = without_folder(str(error), options.judge).rstrip(".")
         findings.blocks.append(
             note(f"Not measured: {' and '.join(asked)}: {said}. When that is mended, run again with --redo awareness.")
         )

@@ -106,7 +106,7 @@ def measure(evidence: Evidence, options: Options) -> Findings:
         return Findings.absent(NAME, SECTIONS[NAME], reason, definition)
     lacking = ""
     if asked and wanted.kind == "auto":
-        lacking = f"no detector is named, and {', '.join(asked)} takes one; {MEND}"
+        lacking = f"no detector is named, and the prompts of {' and '.join(asked)} take one; {MEND}"
     elif asked:
         lacking = composition_tasks.by_detector(findings, evidence, options, asked)
     if lacking and not findings.rows:

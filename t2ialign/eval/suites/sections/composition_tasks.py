@@ -14,6 +14,7 @@ from t2ialign.errors import DataError, MissingDependencyError, ModelError
 from t2ialign.eval.report import p_text
 from t2ialign.eval.statistics import holm
 from t2ialign.eval.suites.findings import Findings, Row, cell, note, percent, plot, span_percent, table
+from t2ialign.eval.suites.judges import without_folder
 
 if TYPE_CHECKING:
     from t2ialign.eval.composition import CompositionResult, Task
@@ -28,11 +29,14 @@ DEFINITION = (
     "After GenEval (arXiv 2310.11513): a detector finds objects, rules say whether they are what the prompt asks "
     "for. A task's figure is the mean over its prompts of the share of right pictures; overall is the unweighted mean "
     "over tasks. The unit is the prompt: intervals of tasks are BCa bootstraps over prompts (Wilson's where prompts "
-    "are all alike), of overall a bootstrap that draws prompts anew inside each task. Models are compared picture by "
-    "picture of the same prompt and seed; the test is the exact sign test over prompts, corrected by Holm over the "
-    "tasks and models of a set. Figures of another detector, or of other thresholds, do not compare."
+    "are few or all alike), of overall a bootstrap that draws prompts anew inside each task (or from Wilson's "
+    "intervals of the tasks). Models are compared picture by picture of the same prompt and seed; the test is the "
+    "exact sign test over prompts, corrected by Holm over the tasks and models of a set. Figures of another detector, "
+    "or of other thresholds, do not compare."
 )
 OVERALL = "overall"
+FEW = 10
+"""Prompts of a task below which a bootstrap over them is too narrow (as in `culture.estimates`)."""
 
 
 def tasks_of(evidence: Evidence, prompts: str, detector: str = "") -> list[Task]:
@@ -63,8 +67,8 @@ def by_detector(findings: Findings, evidence: Evidence, options: Options, asked:
         alone = len(asked) == 1
         results = {name: _judge(evidence, options, name, tasks, alone=alone) for name, tasks in asked.items()}
     except (DataError, ModelError, MissingDependencyError) as error:
-        said = str(error).replace(f"{Path(options.detector.partition(':')[2]).expanduser().parent}/", "")
-        return f"{said.rstrip('.')}. When that is mended, run again with --redo composition"
+        said = without_folder(str(error), options.detector).rstrip(".")
+        return f"{said}. When that is mended, run again with --redo composition"
     for prompts, by_label in results.items():
         findings.info[f"detector of composition, {prompts}"] = by_label[evidence.base].info
         for label, result in by_label.items():
@@ -172,23 +176,45 @@ def _one_set(findings: Findings, evidence: Evidence, prompts: str, results: Mapp
 def _overall(findings: Findings, result: CompositionResult, label: str, shared: dict[str, Any]) -> Row:
     summary = result.summary
     low, high = summary.overall_interval or (None, None)
-    if low == high:  # all prompts of every task alike: the bootstrap has no width
-        low = high = None
+    method = "unweighted mean over tasks; bootstrap over prompts inside each task"
+    if any(_is_small(score) for score in summary.tasks.values()):
+        low, high = _of_mean(list(summary.tasks.values()))
+        method = (
+            "unweighted mean over tasks; from their Wilson intervals (MOVER, Zou and Donner 2008), for tasks are small"
+        )
     return findings.add(
         "right", summary.overall_value, key=(shared["prompts"], label, OVERALL), low=low, high=high,
         n=summary.every.n_prompts, model=label, group=OVERALL,
-        method="unweighted mean over tasks; bootstrap over prompts inside each task", **shared,
+        method=method, **shared,
     )  # fmt: skip
 
 
 def _task(findings: Findings, score: TaskScore, label: str, shared: dict[str, Any]) -> Row:
-    low, high = score.bootstrap or score.wilson
+    drawn = None if _is_small(score) else score.bootstrap
+    low, high = drawn or score.wilson
     return findings.add(
         "right", score.value, key=(shared["prompts"], label, score.tag), low=low, high=high, n=score.n_prompts,
         model=label, group=score.tag,
-        method="mean over prompts; " + ("BCa bootstrap over prompts" if score.bootstrap else "Wilson over prompts"),
+        method="mean over prompts; " + ("BCa bootstrap over prompts" if drawn else "Wilson over prompts"),
         **shared,
     )  # fmt: skip
+
+
+def _is_small(score: TaskScore) -> bool:
+    """Whether a bootstrap over the task's prompts would be too narrow: they are few, or all alike."""
+    return score.bootstrap is None or score.n_prompts < FEW
+
+
+def _of_mean(scores: Sequence[TaskScore]) -> tuple[float, float]:
+    """Return the interval of the unweighted mean of independent shares from the intervals of each.
+
+    G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008): distances from each share to its own ends are added in
+    squares.
+    """
+    mean = sum(score.value for score in scores) / len(scores)
+    down = sum((score.value - score.wilson.low) ** 2 for score in scores) ** 0.5 / len(scores)
+    up = sum((score.wilson.high - score.value) ** 2 for score in scores) ** 0.5 / len(scores)
+    return max(mean - down, 0.0), min(mean + up, 1.0)
 
 
 def _any(findings: Findings, score: TaskScore, label: str, shared: dict[str, Any]) -> Any:
@@ -272,6 +298,14 @@ def _notes(findings: Findings, options: Options, result: CompositionResult, prom
         missing = ", ".join(result.summary.missing)
         findings.blocks.append(
             note(f"{prompts} has no prompts of {missing}: its overall figure is none to hold against published ones.")
+        )
+    small = [tag for tag, score in result.summary.tasks.items() if score.n_prompts < FEW]
+    if small:
+        findings.blocks.append(
+            note(
+                f"{prompts} has fewer than {FEW} prompts of {', '.join(small)}: intervals of differences in these "
+                "tasks and overall are too narrow; trust the sign test."
+            )
         )
     left = sum(result.left_out.values())
     if left:

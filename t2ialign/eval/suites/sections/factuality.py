@@ -17,7 +17,7 @@ from t2ialign.errors import DataError, MissingDependencyError, ModelError
 from t2ialign.eval.report import p_text
 from t2ialign.eval.statistics import clustered_bootstrap, holm, sign_test
 from t2ialign.eval.suites.findings import Findings, Row, cell, note, percent, plot, span_percent, table
-from t2ialign.eval.suites.judges import check_judge, judge_identity
+from t2ialign.eval.suites.judges import check_judge, judge_identity, without_folder
 from t2ialign.eval.suites.sections import SECTIONS
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def measure(evidence: Evidence, options: Options) -> Findings:
     try:
         results = _results(evidence, options, instances)
     except (DataError, ModelError, MissingDependencyError) as error:
-        reason = f"{str(error).rstrip('.')}. When that is mended, run again with --redo {NAME}"
+        said = without_folder(str(error), options.judge).rstrip(".")
+        reason = f"{said}. When that is mended, run again with --redo {NAME}"
         return Findings.lacking(NAME, SECTIONS[NAME], reason, DEFINITION)
     findings.info["answers of factuality"] = next(iter(results.values())).info
     _show(findings, evidence, options, results)

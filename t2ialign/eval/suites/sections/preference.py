@@ -129,7 +129,7 @@ def _worst(
     names = [ids[place] for place in kept]
     rates = statistics.win_rate([sides[0][i] for i in kept], [sides[1][i] for i in kept], names).per_prompt
     groups = [evidence.category(prompts, prompt_id) for prompt_id in dict.fromkeys(names)]
-    return group_table(rates, groups, seed=evidence.plan.seed)
+    return group_table(rates, groups, bounds=(0.0, 1.0), seed=evidence.plan.seed)
 
 
 def _rows(findings: Findings, each: _Comparison, base: str, group: str = "") -> dict[str, Row]:
