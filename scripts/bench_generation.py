@@ -71,12 +71,13 @@ class Work:
         from t2ialign.generation.run import describe
         from t2ialign.generation.seeds import image_seed
 
-        options, processes = self.options, Processes()
+        options = self.options
         prompts = read_prompts(options.prompts)
         variant = variants(options)[0]
         items = [Item(n, prompt, 0, image_seed(0, prompt.prompt_id, 0)) for n, prompt in enumerate(prompts)]
         config = describe(options, self.model, prompts, variant, None)
-        with open_writer(self.folder / f"set-{next(self.sets)}", config, processes) as writer:
+        folder = self.folder / f"set-{next(self.sets)}"
+        with Processes() as processes, open_writer(folder, config, processes) as writer:
             fill(writer, self.model, Wanted(items, variant), options, processes)
 
     def bare(self, batch_size: int | None = None, model: Any = None) -> None:

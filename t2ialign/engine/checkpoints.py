@@ -122,8 +122,8 @@ def write_folder(target: Path, checkpoint: Checkpoint, examples: Any = None) -> 
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise DataError(
-            f"cannot write a checkpoint into {folder}: {error}. Those that were there are as they were: make room, and "
-            "go on with --resume latest"
+            f"cannot write a checkpoint into {folder}: {error}. Those that were there are as they were: make room, "
+            "and go on with --resume latest"
         ) from error
     shutil.rmtree(target, ignore_errors=True)
     os.replace(aside, target)

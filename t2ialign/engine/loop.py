@@ -250,7 +250,12 @@ class _Fit:
         kept = self._kept(run, footing=True)
         folder = self.output / f"not-finite-step-{kept.step + 1:06d}"
         told = {"seed": self.config.seed, "steps": [self._told(step) for step in range(kept.step, run.step)]}
-        self._first(lambda: flaw(folder) and write_folder(folder, kept, told), "writing what repeats the bad steps")
+
+        def write() -> None:
+            if flaw(folder) is not None:
+                write_folder(folder, kept, told)
+
+        self._first(write, "writing what repeats the bad steps")
         raise T2IAlignError(
             f"{run.skipped_in_a_row} steps in a row were not finite, the last is step {run.step}. {folder} holds the "
             f"run as it was before step {kept.step + 1}, and which examples they saw: --resume {folder} repeats them. "

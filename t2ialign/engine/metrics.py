@@ -163,7 +163,9 @@ class MetricsLog:
             self._accelerator.log({name: each for name, each in self._last.items() if each is not None}, step=step)
         except Exception as error:  # whatever a tracker's own code raises must not end the run
             self._tracked = False
-            logger.warning("the tracker failed at step %d and is told no more (%s); %s has all", step, error, self._path)
+            logger.warning(
+                "the tracker failed at step %d and is told no more (%s); %s has all", step, error, self._path
+            )
 
     def sync(self) -> None:
         """Bring what was written to the disk, before a checkpoint that counts on it.

@@ -95,8 +95,7 @@ class ModelTask(Task):
             gradient_checkpointing=bool(config.gradient_checkpointing),
             vae_slicing=config.vae_slicing,
         )
-        copies = [self.reference.unet] if isinstance(self.reference, FrozenCopy) else []
-        speed_up(self.model, *copies, channels_last=config.channels_last, compile=config.compile, vae=False)
+        speed_up(self.model, *self.beside, channels_last=config.channels_last, compile=config.compile, vae=False)
 
     def _make_trainable(self, needs_reference: bool) -> None:
         config, unet = self._settings, self.model.unet

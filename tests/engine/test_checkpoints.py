@@ -14,8 +14,8 @@ import torch
 from t2ialign.engine import checkpoints
 from t2ialign.engine.checkpoints import (
     Checkpoint,
-    open_checkpoint,
     list_checkpoints,
+    open_checkpoint,
     read_checkpoint,
     remove_later,
     write_checkpoint,
@@ -192,7 +192,7 @@ def test_room_is_asked_for_before_a_byte_is_written(tmp_path: Path, monkeypatch:
     usage = type(shutil.disk_usage(folder))(10**9, 10**9, checkpoints.MARGIN)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage)
-        with pytest.raises(DataError, match="it takes 17 MB and 17 MB are free.*--resume latest"):
+        with pytest.raises(DataError, match=r"it takes 17 MB and 17 MB are free.*--resume latest"):
             write_checkpoint(folder, example(2), keep=1)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     write_checkpoint(folder, example(2), keep=1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,3 +54,72 @@ def test_lines_after_the_checkpoint_and_a_line_cut_by_a_kill_are_removed(tmp_pat
     log.close()
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
     assert read_metrics(path)[2]["loss"] == 1.0
+
+
+class Refusing:
+    """A file whose disk is full while `full`: it takes half of what it is given, then none."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.full = file, True
+
+    def write(self, content: bytes) -> int:
+        return int(self.file.write(content[: len(content) // 2] if self.full else content))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_lines_that_the_disk_refuses_are_written_later_without_a_gap(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, make_accelerator(toy_config(tmp_path)))
+    log.write(1, {"loss": 1.0})
+    disk: Any = Refusing(log._file)
+    log._file = disk
+    for step in (2, 3):
+        log.write(step, {"loss": float(step)})
+        assert [line["step"] for line in read_metrics(path)] == [1]
+        assert path.read_text().endswith("}\n")
+    assert caplog.text.count("can not be written") == 1
+    with pytest.raises(OSError, match="No space"):
+        log.sync()
+    disk.full = False
+    log.sync()
+    log.write(4, {"loss": 4.0})
+    log.close()
+    assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_figures_that_come_late_are_added_to_the_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 3, "loss": 0.1}\n')
+    log = MetricsLog(path, make_accelerator(toy_config(tmp_path)), start=2)
+    log.amend({"watch": 7.0})
+    log.write(3, {"loss": 0.1})
+    log.close()
+    assert read_metrics(path) == [
+        {"step": 1, "loss": 0.5},
+        {"step": 2, "loss": 0.25, "watch": 7.0},
+        {"step": 3, "loss": 0.1},
+    ]
+
+
+def test_a_tracker_that_fails_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        name = "failing"
+        calls = 0
+
+        def log(self, values: Any, step: int | None = None, **more: Any) -> None:
+            self.calls += 1
+            raise RuntimeError("no network")
+
+    accelerator, failing = make_accelerator(toy_config(tmp_path)), Failing()
+    accelerator.trackers = [failing]
+    log = MetricsLog(tmp_path / "metrics.jsonl", accelerator)
+    for step in (1, 2):
+        log.write(step, {"loss": 1.0})
+    log.close()
+    assert failing.calls == 1
+    assert "the tracker failed at step 1" in caplog.text
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2

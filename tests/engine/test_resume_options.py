@@ -85,7 +85,7 @@ def names_of(cls: Any) -> set[str]:
     """Dotted names of the options of a class."""
     found = set()
     for field in fields(cls):
-        nested = field.default_factory
+        nested: Any = field.default_factory
         inside = names_of(nested) if isinstance(nested, type) and hasattr(nested, "__dataclass_fields__") else None
         found |= {field.name} if inside is None else {f"{field.name}.{name}" for name in inside}
     return found
@@ -96,9 +96,9 @@ EVERY = set().union(*(names_of(load_object(algorithm.config)) for algorithm in A
 
 def test_what_may_differ_are_options_that_exist_and_the_harmless_ones_are_among_them() -> None:
     assert FREE <= EVERY
-    assert HARMLESS <= FREE
+    assert FREE >= HARMLESS
     assert not DECISIVE & FREE
-    assert DECISIVE <= EVERY | {"examples", "examples per step"}
+    assert EVERY | {"examples", "examples per step"} >= DECISIVE
 
 
 @pytest.mark.parametrize("name", sorted(DECISIVE))
@@ -136,7 +136,7 @@ def test_an_option_that_a_run_did_not_have_is_shown_too() -> None:
 
 
 def test_the_precision_that_is_compared_is_the_one_that_is_used(tmp_path: Path) -> None:
-    """"auto" means another one on another machine; named or not, the same one goes on."""
+    """ "auto" means another one on another machine; named or not, the same one goes on."""
     output = tmp_path / "run"
     begun = toy_config(output, mixed_precision="auto")
     fit(ToyTask(), begun, make_accelerator(begun))

@@ -6,6 +6,7 @@ moment drawn evenly over the length of an undisturbed run, and the next attempt 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -36,10 +37,10 @@ def main(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     attempt = Attempt(task, trainer.config, accelerator)
     attempt.run(folder / "warm", None)
     seconds = attempt.run(folder / "straight", None)
-    rng = random.Random(seed)
+    rng, numbers = random.Random(seed), itertools.count()
     found = {"kills": 0, "in_save": 0, "in_final": 0, "before_the_first": 0, "finished": 0, "seconds": seconds}
     while found["kills"] < kills:
-        output, last = folder / f"run-{found['kills']}", 0
+        output, last = folder / f"run-{next(numbers)}", 0
         while not attempt.run(output, rng.uniform(0, seconds), resume=last > 0):
             found["kills"] += 1
             found["in_save"] += bool(list(output.glob("checkpoints/.aside-step-*")))
@@ -47,7 +48,7 @@ def main(folder: Path, kills: int, seed: int) -> dict[str, Any]:
             last = check_what_is_left(output, last)
             if not last:
                 found["before_the_first"] += 1
-                output = folder / f"run-{found['kills']}"
+                output = folder / f"run-{next(numbers)}"
                 seconds *= 1.1  # a machine that has become slower would never come to a checkpoint
         check_that_it_is_the_straight_run(folder / "straight", output)
         found["finished"] += 1
@@ -120,4 +121,4 @@ def check_that_it_is_the_straight_run(straight: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

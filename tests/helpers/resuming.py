@@ -94,7 +94,7 @@ def trainer_for(case: str, folder: Path, output: Path, **changes: Any) -> Any:
 
 
 def signal_at(trainer: Any, call: int, number: int = signal.SIGTERM) -> None:
-    """Has a trainer of a diffusion model send this process a signal in its forward pass number `call` with gradient."""
+    """Has a trainer of a diffusion model send this process a signal in forward pass `call` of those with gradient."""
     import torch
 
     seen = [0]
@@ -117,7 +117,7 @@ def poison(trainer: Any, calls: list[int]) -> None:
     def spoil(module: Any, given: Any, output: Any) -> Any:
         seen[0] += torch.is_grad_enabled()
         if torch.is_grad_enabled() and seen[0] in calls:
-            output = type(output)(sample=output.sample * float("nan"))
+            output = (output[0] * float("nan"),)
         return output
 
     trainer.model.unet.register_forward_hook(spoil)

@@ -188,10 +188,13 @@ def test_writers_killed_at_any_moment_leave_whole_rows(tmp_path: Path, monkeypat
         child = os.fork()
         if child == 0:
             writer = Writer(Store(tmp_path))
-            for n in range(turn * 40, turn * 40 + 4000):
+            for n in range(turn * 40, turn * 40 + 40000):
                 writer.put(key(n), row(n))
             os._exit(0)
-        time.sleep(chance.uniform(0.0, 0.06))
+        wanted = len(list(tmp_path.glob("shard-*"))) + 5
+        while len(list(tmp_path.glob("shard-*"))) < wanted:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         store = Store(tmp_path)

@@ -83,9 +83,7 @@ def marked(rows: list[Row], fast: tuple[str, ...]) -> list[Any]:
 
 
 @pytest.mark.parametrize("row", marked(KILLED, KILLED_BY_DEFAULT))
-def test_a_run_that_goes_on_behind_a_step_is_the_straight_one(
-    tmp_path: Path, folder: Path, row: Row
-) -> None:
+def test_a_run_that_goes_on_behind_a_step_is_the_straight_one(tmp_path: Path, folder: Path, row: Row) -> None:
     case, step, options = row
     straight, other = tmp_path / "straight", tmp_path / "other"
     trainer_for(case, folder, straight, **options).train()
@@ -120,7 +118,7 @@ def test_a_run_that_a_signal_stops_within_a_step_goes_on_as_the_straight_one(
         assert report.get(key) == whole.get(key), key
 
 
-SMALL_BETA: dict[str, dict[str, Any]] = dict.fromkeys(("dpo", "group robust", "kto"), {"beta": 10.0})
+SMALL_BETA: dict[str, dict[str, Any]] = {case: {"beta": 10.0} for case in ("dpo", "group robust", "kto")}
 SPLIT = [
     pytest.param(case, split, id=f"{case}, {split['batch_size']}", marks=() if case == "dpo" else pytest.mark.slow)
     for case in ("sft", "dpo", "group robust", "mapo", "kto", "refl", "ddpo", "reward")
@@ -134,8 +132,8 @@ def test_a_run_goes_on_under_another_split_of_its_steps(
 ) -> None:
     """The same examples and noise, but sums in another order.
 
-    Adam's first steps make as much of a rounding as of a gradient, and a margin is beta / 2 times a difference of errors
-    that are known to 1e-7: hence a small rate and a small beta.
+    Adam's first steps make as much of a rounding as of a gradient, and a margin is beta / 2 times a difference of
+    errors that are known to 1e-7: hence a small rate and a small beta.
     """
     options: dict[str, Any] = {"steps": 4, "learning_rate": 1e-5, **SMALL_BETA.get(case, {})}
     straight, other = tmp_path / "straight", tmp_path / "other"
@@ -147,7 +145,7 @@ def test_a_run_goes_on_under_another_split_of_its_steps(
     parts = trainer_for(case, folder, other, **options, **split, resume="latest")
     parts.train()
     # An advantage is of either sign and about 1, so that DDPO's loss is a small difference of them.
-    tolerance = {"rel": 0, "abs": 1e-6} if case == "ddpo" else {"rel": 1e-6, "abs": 0}
+    tolerance: dict[str, Any] = {"rel": 0, "abs": 1e-6} if case == "ddpo" else {"rel": 1e-6, "abs": 0}
     for one, two in zip(lines(straight), lines(other), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], **tolerance)
         if "error_chosen" in one:  # of the noise and the timesteps that were drawn

@@ -59,7 +59,7 @@ def test_two_processes_that_a_signal_to_one_stops_go_on_to_the_same_bits(
     tmp_path: Path, folder: Path, case: str
 ) -> None:
     straight, other = tmp_path / "straight", tmp_path / "other"
-    own = {"ema": True, "workers": 0 if case == "ddpo" else 2, "checkpoint_every": 5}
+    own: dict[str, Any] = {"ema": True, "workers": 0 if case == "ddpo" else 2, "checkpoint_every": 5}
     run(case, folder, straight, 2, **own)
     run(case, folder, other, 2, **own, signal_at={"1": 5})
     assert not (other / "final").exists()
@@ -75,7 +75,7 @@ def test_a_run_goes_on_in_another_number_of_processes(
 ) -> None:
     straight, other = tmp_path / "straight", tmp_path / "other"
     # As in test_resume: what rounds otherwise must not be made much of.
-    own = {} if case == "reward" else {"beta": 10.0}
+    own: dict[str, Any] = {} if case == "reward" else {"beta": 10.0}
     run(case, folder, straight, before, **own)
     shutil.copytree(straight, other)
     for path in list_checkpoints(other / "checkpoints")[2:]:
@@ -90,7 +90,7 @@ def test_a_run_goes_on_in_another_number_of_processes(
 def test_a_process_that_is_told_with_its_workers_saves_and_goes_on(tmp_path: Path, folder: Path) -> None:
     """As a batch system tells all processes of a job at once."""
     straight, other = tmp_path / "straight", tmp_path / "other"
-    own = {"workers": 2, "steps": 12, "checkpoint_every": 12}
+    own: dict[str, Any] = {"workers": 2, "steps": 12, "checkpoint_every": 12}
     run("dpo", folder, straight, **own)
     running = subprocess.Popen(
         command("dpo", folder, other, 1, **own),
@@ -114,7 +114,7 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_both_and_can_be_repeate
     tmp_path: Path, folder: Path
 ) -> None:
     output = tmp_path / "run"
-    own = {"max_bad_steps": 2, "checkpoint_every": 0}
+    own: dict[str, Any] = {"max_bad_steps": 2, "checkpoint_every": 0}
     said = run("dpo", folder, output, 2, fails=True, **own, poison={"1": [4, 7, 9]})
     assert "2 steps in a row were not finite" in said
     assert [line["skipped"] for line in lines(output)] == [False, True, False, True, True]
