@@ -8,8 +8,9 @@ neither side well ("both likelihoods fall"). So the errors themselves are watche
 and a rise above `LIMIT` is warned about, once. Healthy runs let the rejected side's errors rise, that is how they
 learn; the chosen side's stay within a few hundredths, as policy and reference share each example's noise and timestep.
 
-Without a reference (mapo, orpo, sft) the errors of the first W steps stand in for it. They are of other examples, whose
-errors differ by far more, so that the rise must be larger (`ALONE`) and clear of chance (`CLEAR` standard errors).
+Without a reference (mapo, orpo, sft) the errors of the first W steps stand in for it. They are of other
+examples, which differ by far more, so that the rise must be larger (`ALONE`) and clear of chance (`CLEAR` standard
+errors).
 
 Law of this file: it sees the figures of whole steps, so that processes and batches do not change it; a step with a
 figure that is missing or not finite is left out.

@@ -47,7 +47,7 @@ KILLED: list[Row] = [
     ("reward", 2, {"method": "head", **SINGLE, **ADAFACTOR}),
 ]
 """Case, last checkpoint that is left, options."""
-KILLED_BY_DEFAULT = ("kto", "refl", "curriculum", "mapo")
+KILLED_BY_DEFAULT = ("kto", "mapo")
 
 SIGNALLED: list[Row] = [
     ("sft", 5, {**DECAY, **WORKERS}),
