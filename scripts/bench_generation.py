@@ -47,6 +47,7 @@ class Work:
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         from bench_training import build_model
+
         from t2ialign.generation.options import GenerateOptions
 
         self.arguments, self.folder, self.sets = arguments, folder, count()
@@ -167,6 +168,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def twin(arguments: argparse.Namespace, **choices: bool) -> Any:
     """The model once more, made fast."""
     from bench_training import build_model
+
     from t2ialign.models.speed import speed_up
 
     model = build_model(arguments.model)

@@ -24,7 +24,8 @@ def script() -> Any:
 
 
 def setting(script: Any, **changes: Any) -> Any:
-    values = {"step_seconds": 0.5, "pairs_per_step": 64, "batch_size": 2, "steps": 1000, "trained": 1e9, "numbers": 2e9}
+    values = {"step_seconds": 0.5, "pairs_per_step": 64, "batch_size": 2, "steps": 1000}
+    values |= {"trained": 1e9, "numbers": 2e9}
     return script.Setting(**{**values, **changes})
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Encode = Callable[[Sequence[Question]], Any]
 """Questions to the inputs of `generate`."""
 
+
 class HFChat:
     """A model of transformers that writes text. Made by `load_hf`.
 

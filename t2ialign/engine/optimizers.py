@@ -60,8 +60,8 @@ def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> 
 def keep_layout(optimizer: torch.optim.Optimizer) -> None:
     """Bring an optimizer's tensors into the memory layout of their parameters.
 
-    A checkpoint keeps values in the usual order, and fused kernels walk through memory: beside a channels-last parameter
-    they would take each other's numbers.
+    A checkpoint keeps values in the usual order, and fused kernels walk through memory: beside a channels-last
+    parameter they would take each other's numbers.
     """
     for parameter, entry in optimizer.state.items():
         for name, value in entry.items():

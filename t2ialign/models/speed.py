@@ -1,7 +1,7 @@
 """Speed: the switches that trade start-up time or memory layout for faster steps.
 
-Law: each one leaves the result as it is beyond rounding, is off unless asked for, and keeps the names of the weights, so
-that whatever is saved is the same with and without it.
+Law: each one leaves the result as it is beyond rounding, is off unless asked for, and keeps the names of the weights,
+so that whatever is saved is the same with and without it.
 """
 
 from __future__ import annotations
@@ -52,4 +52,5 @@ def _check_compiler(device: torch.device) -> None:
     try:
         get_cpp_compiler()
     except Exception as error:  # torch raises an error of its own, which it does not export
-        raise ModelError("compile needs a C++ compiler on a CPU: install g++ or clang, or leave --compile out") from error
+        mend = "install g++ or clang, or leave --compile out"
+        raise ModelError(f"compile needs a C++ compiler on a CPU: {mend}") from error

@@ -62,9 +62,7 @@ class ModelConfig(TrainConfig):
     channels_last: bool = option(
         False, "Channels-last layout of the UNet's convolutions: faster in half precision on recent GPUs."
     )
-    compile: bool = option(
-        False, "Compile the UNet (torch.compile): minutes before the first step, then faster ones."
-    )
+    compile: bool = option(False, "Compile the UNet (torch.compile): minutes before the first step, then faster ones.")
     resolution: int | None = option(None, "Side of the training pictures, pixels. Default: the model's own.")
     sample_prompts: tuple[str, ...] = option(
         (),

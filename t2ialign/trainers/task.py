@@ -156,7 +156,7 @@ class ModelTask(Task):
     def sample_prompts(self) -> list[str]:
         """Return the prompts of the sample pictures."""
         given = self._settings.sample_prompts
-        if len(given) == 1 and Path(given[0]).is_file():
+        if len(given) == 1 and _is_file(given[0]):
             from t2ialign.data.prompts import read_prompts
 
             return [prompt.prompt for prompt in read_prompts(given[0])]
@@ -353,6 +353,13 @@ def _bucket_sizes(model: DiffusionModel, config: PreferenceConfig, resolution: i
     if step % factor:
         raise ConfigError(f"bucket_step is {step}; {model.name} needs a multiple of {factor}")
     return bucket_sizes(resolution, step, config.bucket_ratio)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # a prompt that is longer than a path may be, or holds a NUL
+        return False
 
 
 def first_distinct(values: Sequence[str], count: int) -> list[str]:

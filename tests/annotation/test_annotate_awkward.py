@@ -20,7 +20,7 @@ from helpers.image_sets import write_plain_set
 from helpers.rated_sets import mini_set
 from t2ialign.annotation.annotate import annotate
 from t2ialign.annotation.annotate_options import AnnotateOptions, RatingChatOptions
-from t2ialign.annotation.annotations import ASPECTS, FILE, Annotation, read_annotations
+from t2ialign.annotation.annotations import FILE, Annotation, read_annotations
 from t2ialign.annotation.annotators.replay import ReplayAnnotator
 from t2ialign.annotation.sheets import make_sheets
 from t2ialign.data.image_sets import ImageSet
@@ -112,17 +112,15 @@ def test_pictures_that_are_the_same_to_the_byte_are_paid_for_once(tmp_path: Path
 
 
 @pytest.mark.parametrize("where", ["prompt", "prompt_id"])
-def test_half_a_surrogate_pair_is_sent_and_written(tmp_path: Path, where: str) -> None:
+def test_half_a_surrogate_pair_is_refused_before_anything_is_paid(tmp_path: Path, where: str) -> None:
     path = mini_set(tmp_path / "set", prompts=1, pictures=2)
     meta = path / "metadata.jsonl"
     lines = [json.loads(line) for line in meta.read_text().splitlines()]
     meta.write_text("".join(json.dumps(line | {where: line[where] + "\ud83d"}) + "\n" for line in lines))
-    mark = {aspect: {"rationale": "", "rating": 4} for aspect in ASPECTS}
-    with ChatServer(lambda request: json.dumps({"picture_1": mark, "picture_2": mark})) as server:
-        report, found = run(path, server)
-    assert (report["status"], found[0].ok) == ("done", True)
-    if where == "prompt":
-        assert '\\ud83d"' in server.requests[0]["messages"][0]["content"][-1]["text"]
+    with RatingServer() as server:
+        with pytest.raises(DataError, match=r"metadata\.jsonl.*half a character"):
+            run(path, server)
+        assert not server.paid
 
 
 def test_a_key_that_comes_back_is_not_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

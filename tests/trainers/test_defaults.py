@@ -21,6 +21,7 @@ def test_every_option_is_known_for_every_family(family: str, method: str) -> Non
     config = resolve(asked(method=method), family=family, resolution=512)
     unknown = {field.name for field in fields(config) if getattr(config, field.name) is None}
     asked_for = {"resume", "tracker", "revision", "pairs_revision", "push_to_hub", "cache_latents", "cache_text"}
+    asked_for |= {"cache_dir", "cache_batch_size", "estimate_file"}
     asked_for |= {"bucket_step", "bucket_group"}  # filled where buckets are asked for
     assert unknown == asked_for
     assert config.lora.alpha == config.lora.rank

@@ -59,9 +59,7 @@ def test_channels_last_draws_the_same_pictures() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_compiled_run_is_the_same_and_saves_the_same_names(
-    tmp_path: Path, pairs: PairDataset, method: str
-) -> None:
+def test_a_compiled_run_is_the_same_and_saves_the_same_names(tmp_path: Path, pairs: PairDataset, method: str) -> None:
     pytest.importorskip("torch._inductor.cpp_builder")
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler")
