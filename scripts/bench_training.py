@@ -98,7 +98,7 @@ def random_pipeline(unet: dict[str, Any], text: dict[str, Any], vae: dict[str, A
 
 
 def prepare(
-    arguments: argparse.Namespace, folder: Path, cached: bool, kind: str = "dpo", method: str = "lora", **choices: bool
+    arguments: argparse.Namespace, folder: Path, cached: bool, kind: str = "dpo", method: str = "lora", **choices: Any
 ) -> tuple[Any, Any, Iterator[Any], Any]:
     """A run of ours on random pictures, by DPO or MaPO, its batches, and its log."""
     from helpers.pairs import colour_pairs
@@ -237,7 +237,9 @@ def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
             report["stages"] = stages(run, task, batches, log)
         for name, wanted in (("channels_last", arguments.channels_last), ("compile", arguments.compile)):
             if wanted:
-                other, _, again, other_log = prepare(arguments, Path(folder) / name, cached=True, **{name: True})
+                other, _, again, other_log = prepare(
+                    arguments, Path(folder) / name, cached=True, **dict[str, Any]({name: True})
+                )
                 step = our_step(other, again, other_log)
                 begun = time.perf_counter()
                 step()
@@ -278,7 +280,12 @@ def stages(run: Any, task: Any, batches: Iterator[Any], log: Any, steps: int = 1
     step()
     spent.clear()
     drawn.seconds = 0.0
-    whole = timed(lambda: [step() for _ in range(steps)])  # type: ignore[func-returns-value]
+
+    def all_steps() -> None:
+        for _ in range(steps):
+            step()
+
+    whole = timed(all_steps)
     for owner, method, _ in watched:
         delattr(owner, method)
     spent["forward of the policy"] -= spent["forward of the reference"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_sampler_begins_anywhere() -> None:
     assert schedule.visits == 30
 
 
-def staged(steps: int, batch: int = 2, **more: int) -> Schedule:
+def staged(steps: int, batch: int = 2, **more: Any) -> Schedule:
     stages = [np.array([4, 5, 6]), np.array([0, 1]), np.array([2, 3, 7, 8])]
     return Schedule(1, 9, steps, batch, **more, stages=stages)
 
