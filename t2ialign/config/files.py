@@ -106,7 +106,7 @@ def load(cls: type[T], yaml_file: str | Path | None = None, overrides: Mapping[s
     given: dict[str, Any] = {}
     if yaml_file is not None:
         try:
-            _merge(given, _without_redacted(read_yaml(yaml_file)), cls)
+            _merge(given, _without_redacted(read_yaml(yaml_file), overrides or {}), cls)
             _check_keys(given, cls, "")
         except ConfigError as error:
             prefix = "" if str(yaml_file) in str(error) else f"{yaml_file}: "
@@ -115,9 +115,17 @@ def load(cls: type[T], yaml_file: str | Path | None = None, overrides: Mapping[s
     return _build(cls, given, "", None)
 
 
-def _without_redacted(data: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in data.items() if value != REDACTED}
-    return {key: _without_redacted(value) if isinstance(value, dict) else value for key, value in kept.items()}
+def _without_redacted(data: dict[str, Any], overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leave out what was taken out as a secret; of a value that lost a part of itself the rest is worth nothing."""
+    kept: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if value == REDACTED or (isinstance(value, str) and REDACTED in value and name in overrides):
+            continue
+        if isinstance(value, str) and REDACTED in value:
+            raise ConfigError(f"{name} is {value!r}, out of which a secret was taken: give --{name} again")
+        kept[key] = _without_redacted(value, overrides, f"{name}.") if isinstance(value, dict) else value
+    return kept
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any], cls: type[Any]) -> None:

@@ -17,12 +17,17 @@ REDACTED = "<redacted>"
 
 _SHORTEST = 8
 """Characters from which the value of an environment variable is taken for a secret, and not for a word."""
+_LONG = 16
+"""Characters from which it is looked for inside of words too."""
 _WORDS = r"token|secret|password|passphrase|api_?key|access_?key|credentials?"
 _SECRET = re.compile(rf"(^|_)({_WORDS})(_|$)", re.IGNORECASE)
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_VARIABLE = re.compile(rf"(^|_)({_WORDS})s?(_|$)|(^|_)(keys?|pat)$|passw(or)?d$", re.IGNORECASE)
+"""Names of environment variables that hold a secret; `key` alone is a secret there and not in our options."""
+_NO_SECRET = re.compile(r"_(env|path|file|dir)$", re.IGNORECASE)
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]+@")
 _QUERY = re.compile(rf"([?&](?:[\w-]*[_-])?(?:{_WORDS}|key|sig|signature)=)[^&\s'\"#]+", re.IGNORECASE)
 _TOKENS = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abp]-[\w-]{20,}"
+    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-(?=[\w-]{20})[\w-]*[A-Za-z0-9]{16}[\w-]*|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abp]-[\w-]{20,}"
     r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,})"
 )
 _BEARER = re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
@@ -36,7 +41,10 @@ def is_secret(key: str) -> bool:
 def without_secrets(text: str) -> str:
     """Return a text with `<redacted>` for every secret in it."""
     for value in _held():
-        text = text.replace(value, REDACTED)
+        if len(value) >= _LONG:
+            text = text.replace(value, REDACTED)
+        elif value in text:  # short ones may be a part of a word
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", REDACTED, text)
     text = _USER.sub(rf"\g<1>{REDACTED}@", text)
     text = _QUERY.sub(rf"\g<1>{REDACTED}", text)
     text = _BEARER.sub(rf"\g<1>{REDACTED}", text)
@@ -63,5 +71,7 @@ def _clean(value: Any) -> Any:
 
 def _held() -> list[str]:
     """Return what environment variables of telling names hold, longest first."""
-    held = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
-    return sorted(held, key=len, reverse=True)
+    names = (name for name in os.environ if _VARIABLE.search(name) and not _NO_SECRET.search(name))
+    held = {value for value in map(os.environ.__getitem__, names) if len(value) >= _SHORTEST}
+    # A word of small letters, the `postgres` of many a container, says nothing and stands in paths.
+    return sorted((value for value in held if not re.fullmatch("[a-z]{1,15}", value)), key=len, reverse=True)

@@ -20,7 +20,7 @@ CONFIG_NAMES = ("model_index.json", "config.json", "scheduler_config.json", "tok
 
 _POSIX = re.compile(r"(?<![\w:/.])~?/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")
 _WINDOWS = re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\s\\'\"`]+\\)*([^\s\\'\"`]*)")
-_TOKENS = re.compile(r"\b(?:hf|sk|ghp|gho|wandb)[_-][A-Za-z0-9_-]{12,}")
+_TOKENS = re.compile(r"\b(?:(?:hf|ghp|gho|wandb)_|sk-)[A-Za-z0-9]{12,}")
 _SECRET_KEY = re.compile(r"(^|_)(token|secret|password|api_?key)s?$", re.IGNORECASE)
 
 

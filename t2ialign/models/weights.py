@@ -44,8 +44,11 @@ def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
         ModelError: Naming the first of them.
     """
     for weight, tensor in tensors.items():
-        # The largest of all is not finite if one of them is not; it takes no memory.
-        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(tensor.detach().abs().max()):
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        # The largest of all is not finite if one of them is not; it takes no memory. Types of one byte have no largest.
+        numbers = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
+        if not torch.isfinite(numbers.abs().max()):
             raise ModelError(f"{name}: the weight {weight} holds numbers that are not finite: copy or train it again")
 
 
@@ -80,11 +83,16 @@ def check_present(folder: Path, module: Any, name: str) -> None:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as opened:
             stored |= {end for key in opened.keys() for end in _ends(key)}  # noqa: SIM118
-    lost = [key for key in module.state_dict() if not stored & set(_ends(key)[:2])]
+    lost = [key for key in module.state_dict() if not stored & _telling(key)]
     if lost:
         raise ModelError(
             f"cannot load {name}: {folder.name} lacks {len(lost)} weights, among them {lost[0]}: copy it again"
         )
+
+
+def _telling(key: str) -> set[str]:
+    """Return the whole name and that without its first part, unless nothing is left of it but `weight`."""
+    return {end for number, end in enumerate(_ends(key)[:2]) if number == 0 or "." in end}
 
 
 def _ends(key: str) -> list[str]:
@@ -106,7 +114,7 @@ def check_lora(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], file
     halves: dict[str, dict[int, tuple[int, ...]]] = {}
     for name in names:
         found = _HALF.search(name)
-        if found is None:
+        if found is None or not name.endswith(".weight"):  # a bias stands on one half alone
             continue
         second = found[1] in ("lora_B", "lora_up", "lora.up")
         layer = name[: found.start()] + name[found.end() :]

@@ -34,8 +34,11 @@ fi
 
 # Only a whole checkpoint has a manifest.
 resume=()
-if compgen -G "$output/checkpoints/step-*/manifest.json" > /dev/null; then
-    resume=(--resume latest)
+for manifest in "$output"/checkpoints/step-*/manifest.json; do
+    [ -e "$manifest" ] && resume=(--resume latest)
+done
+if [ ${#resume[@]} -gt 0 ]; then
+    :
 elif [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -e "$output" ]; then
     # An earlier part of this job ended before its first checkpoint; what it wrote is kept beside.
     mv "$output" "$output.before-restart-$SLURM_RESTART_COUNT" || exit 1
@@ -49,7 +52,7 @@ export WORLD_SIZE=$SLURM_NTASKS
 stopping=0
 step=
 trap 'stopping=1; kill -USR1 "$step" 2> /dev/null' USR1
-srun --kill-on-bad-exit=0 --wait=60 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec "$0" -m t2ialign train "$@"' \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=60 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID exec "$0" -m t2ialign train "$@"' \
     "$PYTHON" "$algorithm" "$@" --output_dir "$output" ${resume[@]+"${resume[@]}"} &
 step=$!
 

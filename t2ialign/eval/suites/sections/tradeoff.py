@@ -133,7 +133,7 @@ _WORDS = {"checkpoint": "checkpoint", "guidance_scale": "guidance", "num_inferen
 
 
 def _short(value: Any) -> str:
-    return value.removeprefix("step-").lstrip("0") if isinstance(value, str) else f"{value:g}"
+    return (value.removeprefix("step-").lstrip("0") or "0") if isinstance(value, str) else f"{value:g}"
 
 
 def _ends(interval: Any) -> dict[str, Any]:
