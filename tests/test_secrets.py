@@ -16,6 +16,7 @@ from helpers.training import dpo_config, tiny_model
 from t2ialign.cli.main import main
 from t2ialign.config import load, redacted, without_secrets
 from t2ialign.engine.checkpoints import read_manifest
+from t2ialign.errors import ConfigError
 from t2ialign.models.card import write_card
 from t2ialign.trainers.dpo import DiffusionDPOTrainer
 from t2ialign.trainers.dpo_config import DPOConfig
@@ -168,12 +169,37 @@ KEPT = (
     "hf://datasets/a/b@main/x.parquet",
     "a photo of sk-learn, mail me@host",
     "https://host/path@2?page=3",
+    "runs/sk-watercolor_painting_v2_long",
+    "hf-internal-testing/tiny-stable-diffusion-pipe",
 )
 
 
 @pytest.mark.parametrize("text", KEPT)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize("name", ["MISTRAL_KEY", "API_KEYS", "HF_TOKENS", "PGPASSWORD", "GITHUB_PAT", "MY_SECRET_2"])
+def test_names_of_variables_that_hold_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "abcdefgh12345678")
+    assert without_secrets("a abcdefgh12345678 b") == "a <redacted> b"
+
+
+def test_a_short_secret_is_no_part_of_a_word_and_a_path_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "postgres")
+    monkeypatch.setenv("OTHER_PASSWORD", "pass12word")
+    monkeypatch.setenv("HF_TOKEN_PATH", "/home/someone/.cache/token")
+    for text in ("/home/postgres/pairs", "compass12words", "/home/someone/.cache/token"):
+        assert without_secrets(text) == text
+    assert without_secrets("it is pass12word.") == "it is <redacted>."
+
+
+def test_a_value_that_lost_a_part_is_asked_for_again(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("pairs: /home/<redacted>/pairs\nmodel: mini-sd\noutput_dir: run\n")
+    with pytest.raises(ConfigError, match="give --pairs again"):
+        load(DPOConfig, file, {})
+    assert load(DPOConfig, file, {"pairs": "mini-pairs"}).pairs == "mini-pairs"
 
 
 def test_forms_of_secrets() -> None:

@@ -24,10 +24,11 @@ from helpers.user_adapters import user_file, user_run
 from t2ialign.engine.checkpoints import describe, read_checkpoint
 from t2ialign.engine.loop import fit
 from t2ialign.engine.processes import make_accelerator
-from t2ialign.errors import T2IAlignError
+from t2ialign.errors import ModelError, T2IAlignError
 from t2ialign.models.loading import load_model
 from t2ialign.models.lora import add_lora, load_adapter, save_lora
 from t2ialign.models.user_adapter import load_user_adapter
+from t2ialign.models.weights import check_finite, check_lora, check_present
 from t2ialign.reward_models.registry import load_scorer
 from t2ialign.users.files import load_user
 
@@ -383,3 +384,24 @@ def test_adapters_of_another_kind_are_refused(shop: Shop, tmp_path: Path) -> Non
         load_adapter(model, tmp_path / "ranks.safetensors")
     after = {name.replace(".base_layer", ""): value for name, value in model.unet.state_dict().items()}
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("encoder", ["text_encoder", "text_encoder_2"])
+def test_each_weight_that_is_missing_is_found(tmp_path: Path, encoder: str) -> None:
+    folder = save_tiny(tmp_path / "tiny", "sdxl") / encoder
+    module = getattr(tiny_model("sdxl").pipeline, encoder)
+    (file,) = folder.glob("*.safetensors")
+    whole = load_file(file)
+    check_present(folder, module, "tiny")
+    for name in whole:
+        save_file({key: tensor for key, tensor in whole.items() if key != name}, file, {"format": "pt"})
+        with pytest.raises(ModelError, match="lacks 1 weights"):
+            check_present(folder, module, "tiny")
+
+
+def test_eight_bit_floats_and_a_bias_on_one_half_are_no_fault() -> None:
+    check_finite({"w": torch.ones(3).to(torch.float8_e4m3fn)}, "file")
+    shapes = {"x.lora_A.weight": (2, 8), "x.lora_B.weight": (8, 2), "x.lora_B.bias": (8,)}
+    check_lora(shapes, shapes, "file")
+    with pytest.raises(ModelError, match="one of its two halves"):
+        check_lora(["x.lora_A.weight"], shapes, "file")

@@ -183,11 +183,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     from safetensors import SafetensorError
 
     manifest = read_manifest(path)
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or describe(file) != expected:
-            raise DataError(f"{file} is missing or not as its manifest says; resume from another checkpoint")
     try:
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if not file.is_file() or describe(file) != expected:
+                raise DataError(f"{file} is missing or not as its manifest says; resume from another checkpoint")
         return _read_files(path, manifest)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no checkpoint that can be read ({error}); resume from another one") from error
@@ -243,10 +243,13 @@ def flaw(path: Path) -> str | None:
     match = _NAME.fullmatch(path.name)
     if match and manifest.get("step") != int(match[1]):
         return f"{path} holds step {manifest.get('step')}"
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != expected.get("bytes"):
-            return f"{file} is missing or has another size than its manifest says"
+    try:
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if not file.is_file() or file.stat().st_size != expected.get("bytes"):
+                return f"{file} is missing or has another size than its manifest says"
+    except OSError as error:
+        return f"{path} can not be read: {error}"
     return None
 
 

@@ -52,6 +52,7 @@ class Launch(StopSignal):
         self.rank = int(os.environ.get("RANK", "0")) if self.count > 1 else 0
         self._store: Any = None
         self._steps = itertools.count()
+        self._meetings = itertools.count()
         self._looked = 0.0
         self._told = False
         self._outer: Launch | None = None
@@ -62,7 +63,8 @@ class Launch(StopSignal):
         if self.count > 1:
             self._outer = _open[-1] if _open else None
             if self._outer is not None:
-                self._store, self._steps = self._outer._store, self._outer._steps
+                outer = self._outer
+                self._store, self._steps, self._meetings = outer._store, outer._steps, outer._meetings
             else:
                 self._store = _shared_store(next(_sessions))
             _open.append(self)
@@ -109,7 +111,8 @@ class Launch(StopSignal):
         """
         if self._store is None:
             return
-        key = f"wait-{next(self._steps)}"
+        # Counted apart: a process that is stopped leaves out what it would have waited for, and no meeting.
+        key = f"meet-{next(self._meetings)}" if through_stop else f"wait-{next(self._steps)}"
         self._ask(lambda store: store.add(key, 1))
         while self._ask(lambda store: store.add(key, 0)) < self.count:
             if not through_stop:
@@ -117,13 +120,16 @@ class Launch(StopSignal):
             self()
             time.sleep(_POLL)
 
-    def total(self, number: int) -> int:
-        """Return the sum over all processes of a number of 0 or more; they wait for each other."""
+    def total(self, number: int, *, through_stop: bool = False) -> int:
+        """Return the sum over all processes of a number of 0 or more; they wait for each other, as `wait` does.
+
+        Through a stop it is how they agree: the sum is the same for all, whenever each was asked to stop.
+        """
         if self._store is None:
             return number
-        key = f"total-{next(self._steps)}"
+        key = f"sum-{next(self._meetings)}" if through_stop else f"total-{next(self._steps)}"
         self._ask(lambda store: store.add(key, number))
-        self.wait()
+        self.wait(through_stop=through_stop)
         return int(self._ask(lambda store: store.add(key, 0)))
 
     @contextmanager

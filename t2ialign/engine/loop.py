@@ -300,6 +300,7 @@ class _Fit:
 
     def _measure(self, run: Run) -> dict[str, Any]:
         """Let the first process look at the model as it is shown, where its time has come."""
+        self.unmeasured = False
         every = self.task.measure_every
         if not every or (run.step % every and run.step != self.schedule.steps):
             return {}

@@ -138,6 +138,8 @@ class MetricsLog:
 
     def amend(self, figures: Mapping[str, Any]) -> None:
         """Add figures to the line written last, which a run that was stopped there could not take."""
+        if "step" not in self._last:  # the log was taken away
+            return
         step = int(self._last["step"])
         whole = self._last | dict(figures)
         if self._file is not None:

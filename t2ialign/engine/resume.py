@@ -71,7 +71,7 @@ def check_output(output_dir: Path, resume: str | None, prepared: frozenset[str] 
         not output_dir.is_dir() or any(path.name not in prepared for path in output_dir.iterdir())
     )
     named = None if resume in (None, "latest") else Path(str(resume)).resolve()
-    if used and named is not None and not named.is_relative_to(output_dir.resolve()):
+    if named is not None and not named.is_relative_to(output_dir.resolve()):
         raise ConfigError(
             f"the checkpoint {resume} is of another run than the one in {output_dir}; give a new output_dir, or that "
             "run's own"

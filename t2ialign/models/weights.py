@@ -46,7 +46,7 @@ def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
     for weight, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        # The largest of all is not finite if one of them is not; it takes no memory. Types of one byte have no largest.
+        # The largest of all is not finite if one of them is not; it takes no memory. One-byte types have no largest.
         numbers = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()
         if not torch.isfinite(numbers.abs().max()):
             raise ModelError(f"{name}: the weight {weight} holds numbers that are not finite: copy or train it again")

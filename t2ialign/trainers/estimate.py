@@ -49,11 +49,12 @@ from t2ialign.trainers.task import DiffusionTask
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one batch: training on it, encoding its pictures, encoding its captions."""
+    """Seconds of one batch: training on it, encoding its pictures, encoding its captions, each different one once."""
 
     batch: float
     pictures: float
     captions: float
+    different: int
 
 
 def estimate(task: DiffusionTask, config: PreferenceConfig, accelerator: Accelerator) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def estimate(task: DiffusionTask, config: PreferenceConfig, accelerator: Acceler
     encoded = task.encoded(batch)
     pictures, _ = clock.time(lambda: task.encode(batch))
     captions, _ = clock.time(lambda: task.encode_text(batch))
+    different = len(set(batch.prompts))
     run = Run(task, config, replace(schedule, accumulation=1), accelerator)
     run.advance(iter([encoded]), lambda: False)
     live = LiveMemory()
@@ -82,7 +84,7 @@ def estimate(task: DiffusionTask, config: PreferenceConfig, accelerator: Acceler
     batches = min(schedule.accumulation, 2) if task.surveys else 1
     run.schedule = replace(schedule, accumulation=batches)
     seconds, _ = clock.time(lambda: run.advance(iter([encoded] * batches), lambda: False))
-    return _summary(task, run, schedule, live.peak, Times(seconds / batches, pictures, captions))
+    return _summary(task, run, schedule, live.peak, Times(seconds / batches, pictures, captions, different))
 
 
 def _first_batch(task: DiffusionTask, config: PreferenceConfig, schedule: Schedule) -> Batch:
@@ -112,7 +114,7 @@ def _summary(task: DiffusionTask, run: Run, schedule: Schedule, live: int, times
     if texts is None:
         step += times.captions
     else:
-        caches += times.captions / rows * texts.missing
+        caches += times.captions / times.different * texts.missing
     step *= schedule.accumulation
     parameters = sum(part.numel() for part in task.module.parameters())
     trained = sum(part.numel() for part in run.trainable.values())

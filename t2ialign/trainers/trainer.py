@@ -28,6 +28,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import uuid
 from abc import ABC, abstractmethod
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -272,6 +273,6 @@ def count_parameters(task: ModelTask) -> dict[str, int]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file at once or not at all, without secrets."""
-    aside = path.with_name(f".{path.name}.aside")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
     aside.write_text(json.dumps(redacted(value), indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(aside, path)

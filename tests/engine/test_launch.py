@@ -42,6 +42,7 @@ def test_three_processes(tmp_path: Path) -> None:
 
     assert told[2]["knows"]
     assert all(each["heard"] for each in told)
+    assert {each["agreed"] for each in told} == {1}
     assert {each["exit_code"] for each in told} == {138}
 
 

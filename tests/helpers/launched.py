@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ def one_is_told() -> dict[str, Any]:
                 os.kill(os.getpid(), signal.SIGUSR1)
                 found["knows"] = launch()
                 time.sleep(0.5)
+            else:
+                with suppress(Stopped):  # what the one that was told leaves out
+                    launch.wait()
+            found["agreed"] = launch.total(int(launch.rank == 1), through_stop=True)
             launch.wait(through_stop=True)
             found["heard"] = launch.received is not None
             begun = time.monotonic()

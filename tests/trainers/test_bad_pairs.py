@@ -103,3 +103,21 @@ def test_the_nasty_pixels_that_can_be_read_are_trained_on(tmp_path: Path) -> Non
     report, weights = train(tmp_path / "train.parquet", tmp_path / "run", on_bad_pair="raise")
     assert report["bad_pairs"]["count"] == 0
     assert torch.isfinite(weights).all()
+
+
+def test_what_a_broken_pair_shares_with_others_is_found_by_them(tmp_path: Path) -> None:
+    """A broken pair's good picture stays with the next pair that has it; a broken picture takes each of its pairs."""
+    good = [encoded(picture(RED, number), "PNG") for number in range(6)]
+    broken = NASTY["cut-5.jpg"].data
+    pairs = [(good[0], broken), (good[0], good[1]), (broken, good[2]), (good[3], good[2]), (good[4], good[5])]
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    table = {"prompt": [f"a picture {number}" for number in range(len(pairs))]}
+    sides = dict(zip(("chosen", "rejected"), map(list, zip(*pairs, strict=True)), strict=True))
+    pq.write_table(pa.table({**table, **sides}), folder / "train-00000-of-00001.parquet")
+    plain, weights = train(folder, tmp_path / "plain")
+    assert plain["bad_pairs"]["count"] == 2
+    for number, changes in enumerate(({"cache_latents": True}, {"cache_dir": str(tmp_path / "cache")})):
+        report, same = train(folder, tmp_path / f"cached-{number}", **changes)
+        assert report["bad_pairs"]["count"] == 2
+        torch.testing.assert_close(same, weights, rtol=1e-5, atol=1e-7)

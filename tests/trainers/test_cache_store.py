@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from t2ialign.errors import DataError
+from t2ialign.errors import DataError, SourceError
 from t2ialign.trainers.caches import store as stores
 from t2ialign.trainers.caches.store import MISSING, Store, Writer, require_space
 
@@ -125,7 +125,7 @@ def test_a_changed_row_is_found_when_it_is_read_and_by_verify(tmp_path: Path) ->
     path.write_bytes(raw)
     opened = Store(tmp_path)
     assert same(read(opened, 0), row(0))
-    with pytest.raises(DataError, match=path.name):
+    with pytest.raises(SourceError, match=path.name):
         read(opened, 1)
     assert opened.verify() == 1
     assert not path.exists()
@@ -141,7 +141,7 @@ def test_a_changed_key_is_no_other_picture(tmp_path: Path) -> None:
     path.write_bytes(raw)
     opened = Store(tmp_path)
     assert key(2) in opened
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(SourceError, match="damaged"):
         read(opened, 2)
 
 

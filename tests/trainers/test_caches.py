@@ -23,7 +23,7 @@ from t2ialign.data.pairs import PairDataset, load_pairs
 from t2ialign.data.unpaired import UnpairedDataset
 from t2ialign.engine.metrics import read_metrics
 from t2ialign.engine.randomness import Draws
-from t2ialign.errors import ConfigError, DataError, ModelError
+from t2ialign.errors import ConfigError, DataError, ModelError, SourceError
 from t2ialign.models import memory
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.objectives import dpo
@@ -353,7 +353,7 @@ def test_building_checks_every_row(tmp_path: Path, wide: PairDataset) -> None:
     trainer = DiffusionDPOTrainer(
         dpo_config(tmp_path / "run", cache_dir=tmp_path / "cache", steps=8), model=tiny_model(), pairs=wide
     )
-    with pytest.raises(DataError, match=shard.name):
+    with pytest.raises(SourceError, match=shard.name):
         trainer.train()
     report = build.build_caches(config, model=tiny_model())
     assert report["damaged"] == 1

@@ -71,7 +71,7 @@ def test_each_kind_of_encoding_is_charged_where_it_happens(pairs: PairDataset, l
     seconds = report["seconds"]
     step = seconds["batch"] + (not latents) * seconds["pictures"] + (not text) * seconds["captions"]
     assert seconds["step"] == pytest.approx(2 * step)
-    before = latents * seconds["pictures"] / 4 * 16 + text * seconds["captions"] / 4 * 3
+    before = latents * seconds["pictures"] / 4 * 16 + text * seconds["captions"] / 2 * 3
     assert seconds["caches"] == pytest.approx(before)
     assert seconds["run"] == pytest.approx(before + 4 * 2 * step)
     assert (report["cached"]["latents"] is None, report["cached"]["text"] is None) == (not latents, not text)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from t2ialign.engine.launch import Launch
 from t2ialign.engine.task import StopRequested
-from t2ialign.errors import DataError, Stopped
+from t2ialign.errors import DataError
 from t2ialign.trainers.caches.store import Store, Writer, require_space
 
 J = TypeVar("J")
@@ -104,21 +104,21 @@ def fill(store: Store, work: Work[J], way: Way) -> Filled | None:
         if store.folder is not None and missing:
             require_space(store.folder, sum(work.row_bytes(work.jobs[key]) for key in missing))
         mine = _share(missing, launch) if launch is not None and attempt == 0 else _turned(missing, store)
-        if _make(store, writer, work, mine, way):
+        if together(launch, int(_make(store, writer, work, mine, way))):
             return None
-        try:
-            if launch is not None:
-                launch.wait()
-            store.refresh()
-            missing = _missing(store, work)
-            more = len(missing) if launch is None else launch.total(len(missing))
-        except Stopped:
-            return None
+        store.refresh()
+        missing = _missing(store, work)
+        more = together(launch, len(missing))
         if not more:
             return Filled(len(work.jobs), found, writer.rows, writer.bytes, time.monotonic() - begun)
     raise DataError(
         f"{store.folder} still lacks {len(missing)} {work.name} after they were encoded; does somebody clear it?"
     )
+
+
+def together(launch: Launch | None, number: int) -> int:
+    """Return the sum of a number over the processes; all of them come here, also those asked to stop."""
+    return number if launch is None else launch.total(number, through_stop=True)
 
 
 def _missing(store: Store, work: Work[J]) -> list[bytes]:

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from t2ialign.engine.bad_examples import BadExamples
-from t2ialign.errors import DataError, ModelError, Stopped
+from t2ialign.errors import DataError, ModelError
 from t2ialign.models.diffusion import DiffusionModel
 from t2ialign.models.posterior import Posterior
-from t2ialign.trainers.caches.filling import Filled, Way, Work, fill
+from t2ialign.trainers.caches.filling import Filled, Way, Work, fill, together
 from t2ialign.trainers.caches.keys import Content, content_of, picture_key
 from t2ialign.trainers.caches.store import MISSING, Rows, Store
 from t2ialign.trainers.examples import PictureExamples, View
@@ -61,7 +61,10 @@ class LatentCache:
     def read(self, index: int, views: Sequence[View], target: Size) -> tuple[Posterior, tuple[Cut, ...]]:
         """Return the posterior of an entry's sides, `[S, C, h, w]`, each seen in one way, and how they were cut."""
         sides = range(len(views))
-        found = [self.rows.read(int(self.places[index, side, self.views[views[side]]])) for side in sides]
+        places = [int(self.places[index, side, self.views[views[side]]]) for side in sides]
+        if MISSING in places:
+            raise DataError(f"entry {index} has a picture that could not be encoded")
+        found = [self.rows.read(place) for place in places]
         mean = torch.stack([row["mean"] for row in found])
         std = torch.stack([row["std"] for row in found]) if "std" in found[0] else None
         sizes = [(int(self.sizes[index, side, 0]), int(self.sizes[index, side, 1])) for side in sides]
@@ -110,17 +113,31 @@ def fill_latents(
     contents = look_at(examples, unreadable, way)
     if contents is None:
         return None
-    keys, jobs = jobs_of(examples, contents, views)
     encoder = _Encoder(model, examples, unreadable, stored or model.vae_dtype, way)
-    work = Work("pictures", jobs, encoder.row_bytes, encoder.make, lambda job: job.index in unreadable)
-    filled = fill(store, work, way)
-    if filled is None:
-        return None
+    rounds: list[Filled] = []
+    while True:
+        # An entry that can not be read gives up its pictures to the next one that has them.
+        bad_before = len(unreadable.reasons)
+        readable = [[None] * len(each) if index in unreadable else each for index, each in enumerate(contents)]
+        keys, jobs = jobs_of(examples, readable, views)
+        filled = fill(store, Work("pictures", jobs, encoder.row_bytes, encoder.make, encoder.given_up), way)
+        if filled is None:
+            return None
+        rounds.append(filled)
+        launch = None if store.folder is None else way.launch  # in memory each process fills for itself
+        if not together(launch, len(unreadable.reasons) - bad_before):
+            break
     shape = (len(examples), examples.sides, len(views))
     places = store.places(keys).reshape(shape)
     places[list(unreadable.reasons)] = MISSING
     sizes = np.array([[(0, 0) if each is None else each.size for each in entry] for entry in contents], dtype=np.int32)
-    filled = replace(filled, seconds=time.monotonic() - begun)
+    filled = replace(
+        filled,
+        found=rounds[0].found,
+        added=sum(each.added for each in rounds),
+        bytes=sum(each.bytes for each in rounds),
+        seconds=time.monotonic() - begun,
+    )
     numbers = {view: number for number, view in enumerate(views)}
     scale = model.posterior_scale
     return LatentCache(store.rows, places, sizes, numbers, *scale, bad=unreadable.reasons, filled=filled)
@@ -165,9 +182,11 @@ def look_at(examples: PictureExamples, unreadable: Unreadable, way: Way) -> list
     begin, end = (0, count) if launch is None else _part(count, launch.rank, launch.count)
     found: list[list[Content | None]] = []
     wrong: list[tuple[int, str]] = []
+    stopped = False
     for index in range(begin, end):
-        if way.stop():
-            return None
+        stopped = way.stop()
+        if stopped:
+            break
         try:
             files = examples.encoded(index)
             found.append([content_of(file, examples.where(index, side)) for side, file in enumerate(files)])
@@ -175,12 +194,10 @@ def look_at(examples: PictureExamples, unreadable: Unreadable, way: Way) -> list
             unreadable.note(index, error)
             found.append([None] * examples.sides)
             wrong.append((index, str(error)))
+    if together(launch, int(stopped)):
+        return None
     if launch is None:
         return found
-    try:
-        launch.wait()
-    except Stopped:
-        return None
     for index, reason in gather_object(wrong):
         unreadable.note(index, DataError(reason))
     everything: list[list[Content | None]] = gather_object(found)
@@ -242,6 +259,10 @@ class _Encoder:
                     self.unreadable.note(index, error)
                 if read:
                     yield from self._encode(read)
+
+    def given_up(self, job: Job) -> bool:
+        """Whether the entry of a job can not be read."""
+        return job.index in self.unreadable
 
     def at_once(self, target: Size) -> int:
         """Return how many pictures of a size are encoded at once."""

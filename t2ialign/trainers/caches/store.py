@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from t2ialign.errors import DataError
+from t2ialign.errors import DataError, SourceError
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ class Shard:
         """Return a row; of a file, compared with its check the first time.
 
         Raises:
-            DataError: if the file has changed.
+            SourceError: if the file has changed; no entry of the set is at fault.
         """
         tensors = self._open()
         if self.path is not None and not self._checked[number]:
             if int(tensors[_CHECK][number]) != _check(tensors[_KEYS][number], _fields(tensors, number)):
-                raise DataError(
+                raise SourceError(
                     f"{self.path} is damaged: its row {number} is not what was written. `t2ialign data cache` finds "
                     "such shards, sets them aside and fills their rows again"
                 )
@@ -94,14 +94,19 @@ class Shard:
         try:
             for number in range(len(self._checked)):
                 self.row(number)
-        except DataError:
+        except SourceError:
             return False
         return True
 
     def _open(self) -> dict[str, Tensor]:
         if self._tensors is None:
             assert self.path is not None
-            self._tensors = _mapped(self.path)
+            try:
+                self._tensors = _mapped(self.path)
+            except (OSError, ValueError, KeyError) as error:
+                raise SourceError(
+                    f"{self.path} can not be read any more: {error}; run `t2ialign data cache`, then go on"
+                ) from error
         return self._tensors
 
 
@@ -118,7 +123,7 @@ class Rows:
         """Return the row at a place.
 
         Raises:
-            DataError: if its shard has changed.
+            SourceError: if its shard has changed.
         """
         return self._shards[place >> 32].row(place & 0xFFFFFFFF)
 
@@ -163,8 +168,12 @@ class Store:
                 self._known.add(path.name)
                 try:
                     keys = _mapped(path)[_KEYS].numpy().copy()
-                except FileNotFoundError:
-                    continue  # another process has set it aside
+                except (FileNotFoundError, PermissionError) as error:
+                    if not path.exists():
+                        continue  # another process has set it aside
+                    raise SourceError(
+                        f"{path} can not be opened ({error}): may you read it, and are there file handles left?"
+                    ) from error
                 except (OSError, ValueError, KeyError) as error:
                     _set_aside(path, str(error))
                     continue
