@@ -117,7 +117,8 @@ def test_what_a_broken_pair_shares_with_others_is_found_by_them(tmp_path: Path) 
     pq.write_table(pa.table({**table, **sides}), folder / "train-00000-of-00001.parquet")
     plain, weights = train(folder, tmp_path / "plain")
     assert plain["bad_pairs"]["count"] == 2
-    for number, changes in enumerate(({"cache_latents": True}, {"cache_dir": str(tmp_path / "cache")})):
+    ways: list[dict[str, Any]] = [{"cache_latents": True}, {"cache_dir": str(tmp_path / "cache")}]
+    for number, changes in enumerate(ways):
         report, same = train(folder, tmp_path / f"cached-{number}", **changes)
         assert report["bad_pairs"]["count"] == 2
         torch.testing.assert_close(same, weights, rtol=1e-5, atol=1e-7)
