@@ -191,3 +191,18 @@ def test_training_stops_where_one_process_waits_for_the_other(place: Path, tmp_p
     assert resumed.wait(timeout=120) != 0
     report = json.loads((output / "report.json").read_text())
     assert (report["status"], report["signal"]) == ("stopped", "SIGTERM")
+
+
+def test_one_process_is_told_while_both_fill_a_cache(place: Path, tmp_path: Path) -> None:
+    colour_pairs(tmp_path / "pairs", 1500)
+    output, cache, log = tmp_path / "run", tmp_path / "cache", tmp_path / "log"
+    words: list[object] = ["train", "dpo", "--model", place / "tiny-sd15", "--pairs", tmp_path / "pairs", "--steps", 3]
+    words += ["--cache_latents", "true", "--cache_text", "true", "--cache_dir", cache, "--cache_batch_size", 1]
+    words += ["--batch_size", 2, "--checkpoint_every", 0, "--output_dir", output]
+    running = start(words, log)
+    until(lambda: list(cache.glob("*/shard-*")), running, log)  # captions come first; the pictures are under way
+    os.kill(ranks(running)[-1], signal.SIGTERM)
+    assert running.wait(timeout=120) == 1
+    assert "exitcode  : 143" in log.read_text()
+    report = json.loads((output / "report.json").read_text())
+    assert (report["status"], report["signal"], report["steps"]) == ("stopped", "SIGTERM", 0)
