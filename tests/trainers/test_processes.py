@@ -28,7 +28,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "group robust": ("dpo", {"beta": 500.0, "objective": "group_robust"}),
     "alpha-DPO over the step": (
         "dpo",
-        {"beta": 500.0, "objective": "alpha_dpo", "alpha_dpo.dynamic": "batch", "gradient_accumulation_steps": 2},
+        {
+            "beta": 500.0,
+            "objective": "alpha_dpo",
+            "alpha_dpo.dynamic": "batch",
+            "gradient_accumulation_steps": 2,
+            # With the usual 1e-8 a gradient that is all rounding moves a weight as far as any other.
+            "adam_epsilon": 1e-4,
+        },
     ),
     "kto": ("kto", {"beta": 500.0}),
     "ppd": ("ppd", {"beta": 500.0, "extractor": "clip:mini-clip", "shots": 2, "shot_pool": 2, "embeddings": 1}),
