@@ -120,10 +120,10 @@ def test_a_run_that_a_signal_stops_within_a_step_goes_on_as_the_straight_one(
 
 SMALL_BETA: dict[str, dict[str, Any]] = {case: {"beta": 10.0} for case in ("dpo", "group robust", "kto")}
 SMALL_BETA["mapo"] = {"beta": 0.01}
-TOLERANCES = {"ddpo": {"rel": 0.0, "abs": 1e-6}, "refl": {"rel": 5e-6, "abs": 0.0}}
+TOLERANCES: dict[str, dict[str, Any]] = {"ddpo": {"rel": 0.0, "abs": 1e-6}, "refl": {"rel": 5e-6, "abs": 0.0}}
 """Where 1e-6 relative is not reached. DDPO's advantages are of either sign and about 1, so that its loss is a small
-difference of them. ReFL's loss comes after a chain of forward passes and the decoder, each of which rounds otherwise with
-another number of pictures: 2.3e-6 was seen."""
+difference of them. ReFL's loss comes after a chain of forward passes and the decoder, each of which rounds otherwise
+with another number of pictures: 2.3e-6 was seen."""
 SPLIT = [
     pytest.param(case, split, id=f"{case}, {split['batch_size']}", marks=() if case == "dpo" else pytest.mark.slow)
     for case in ("sft", "dpo", "group robust", "mapo", "kto", "refl", "ddpo", "reward")
@@ -149,7 +149,7 @@ def test_a_run_goes_on_under_another_split_of_its_steps(
         shutil.rmtree(other / "checkpoints" / f"step-{step:06d}")
     parts = trainer_for(case, folder, other, **options, **split, resume="latest")
     parts.train()
-    tolerance = TOLERANCES.get(case, {"rel": 1e-6, "abs": 0.0})
+    tolerance: dict[str, Any] = TOLERANCES.get(case, {"rel": 1e-6, "abs": 0.0})
     for one, two in zip(lines(straight), lines(other), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], **tolerance)
         if "reference_error_chosen" in one:  # of the noise and the timesteps that were drawn
