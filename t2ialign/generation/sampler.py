@@ -91,15 +91,8 @@ def generate_images(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed for each prompt")
-    users = [None] * len(prompts) if users is None else users
-    if len(users) != len(prompts):
-        raise ValueError(
-            f"{len(prompts)} prompts but {len(users)} users; give one user for each prompt, or none at all"
-        )
+    users = _checked_users(model, len(prompts), users)
     check_scale(user_guidance_scale)
-    for user in users:
-        if user is not None:
-            check_tokens(model, user)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     settings = {
@@ -116,6 +109,20 @@ def generate_images(
 
 def _nothing() -> None:
     pass
+
+
+def _checked_users(
+    model: DiffusionModel, count: int, users: Sequence[Tensor | None] | None
+) -> Sequence[Tensor | None]:
+    """Return a user, or nobody, for each prompt."""
+    if users is None:
+        return [None] * count
+    if len(users) != count:
+        raise ValueError(f"{count} prompts but {len(users)} users; give one user for each prompt, or none at all")
+    for user in users:
+        if user is not None:
+            check_tokens(model, user)
+    return users
 
 
 @dataclass(frozen=True)

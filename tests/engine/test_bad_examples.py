@@ -289,5 +289,10 @@ def test_nothing_is_exchanged_where_the_first_one_ends_the_run(tmp_path: Path) -
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"{name} was asked for")
 
-    BadExamples(toy_config(tmp_path), 10, "pairs").settle(cast(Any, Forbidden()))
-    BadExamples(dropping(tmp_path), 10, "pairs").settle(Accelerator(cpu=True))
+    first_ends_it, dropped = (
+        BadExamples(toy_config(tmp_path), 10, "pairs"),
+        BadExamples(dropping(tmp_path), 10, "pairs"),
+    )
+    first_ends_it.settle(cast(Any, Forbidden()))
+    dropped.settle(Accelerator(cpu=True))
+    assert first_ends_it.found == dropped.found == {}

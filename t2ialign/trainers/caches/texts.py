@@ -69,6 +69,7 @@ def fill_texts(
 
     @torch.no_grad()
     def encode(some: Sequence[tuple[bytes, str]]) -> Iterator[tuple[bytes, dict[str, Tensor]]]:
+        """Yield the rows of some captions, encoded together."""
         plain = [caption for _, caption in some]
         text = model.encode_prompts(plain, force_zeros_for_empty_prompt=zeros, steady=True)
         parts = {"hidden": text.hidden} | ({} if text.pooled is None else {"pooled": text.pooled})
