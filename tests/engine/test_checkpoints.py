@@ -207,3 +207,22 @@ def test_a_folder_of_any_name_keeps_the_examples_and_is_read_by_name(tmp_path: P
     (target / "examples.json").write_text("{}")
     with pytest.raises(DataError, match=r"examples\.json"):
         open_checkpoint(tmp_path, str(target))
+
+
+def test_latest_passes_over_one_that_the_disk_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path / "checkpoints", example(step))
+    describe = checkpoints.describe
+
+    def failing(path: Path) -> object:
+        if "step-000002" in str(path):
+            raise OSError(5, "Input/output error")
+        return describe(path)
+
+    monkeypatch.setattr(checkpoints, "describe", failing)
+    with caplog.at_level(logging.WARNING):
+        _, found = open_checkpoint(tmp_path, "latest")
+    assert found.step == 1
+    assert "Input/output error" in caplog.text

@@ -65,3 +65,9 @@ def test_a_folder_may_be_new_or_empty(tmp_path: Path) -> None:
 def test_nested_options_become_flat_and_plain() -> None:
     nested = {"a": {"b": (1, 2), "c": Path("x")}, "d": None}
     assert flatten(nested) == {"a.b": [1, 2], "a.c": "x", "d": None}
+
+
+def test_a_checkpoint_of_another_run_is_refused_for_a_new_folder_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is of another run"):
+        check_output(tmp_path / "new", str(tmp_path / "old/checkpoints/step-000100"))
+    check_output(tmp_path / "old", str(tmp_path / "old/checkpoints/step-000100"))
